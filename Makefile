@@ -1,0 +1,45 @@
+# What a person does with this project.  `make help` lists it.
+#
+# Each target does its own set-up: Debian packages that are missing (as root),
+# a virtual environment per Python under .venv/, and the C modules, built in place.
+
+PYTHON ?= python3
+NEWEST = $(shell scripts/pythons.sh | tail -n 1)
+RUN = set -eu; venv=$$(scripts/venv.sh
+
+.PHONY: help probe test test-python test-native lint bench bench-smoke wheel clean system
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+system:
+	@scripts/system-packages.sh
+
+probe: system  ## show which backend really shares on this machine (PYTHON=python3.13 OPTIONS="--html page.html")
+	@$(RUN) "$(PYTHON)"); "$$venv/bin/python" -m sharedstate probe $(OPTIONS)
+
+test: system  ## run every test on every supported Python that is here
+	@scripts/test-all.sh
+
+test-python: system  ## run the Python tests on one Python (PYTHON=python3.12 TESTS=tests/unit)
+	@$(RUN) "$(PYTHON)" test); "$$venv/bin/pytest" $(TESTS)
+
+test-native: system  ## run the C core's own tests: plain, AddressSanitizer and UBSan, ThreadSanitizer
+	@$(MAKE) --no-print-directory -C tests/native all
+
+lint: system  ## check style, types and layers
+	@$(RUN) "$(NEWEST)" dev); scripts/lint.sh "$$venv"
+
+bench: system  ## compare the backends with their peers, side by side in one run (OPTIONS="--quick")
+	@$(RUN) "$(NEWEST)" bench); "$$venv/bin/python" -m benchmarks $(OPTIONS)
+
+bench-smoke: system  ## run every benchmark for an instant, so that none rots
+	@$(RUN) "$(NEWEST)" bench); "$$venv/bin/python" -m benchmarks --smoke
+
+wheel: system  ## build the wheel and the sdist into dist/
+	@$(RUN) "$(PYTHON)" dev); "$$venv/bin/python" -m build --outdir dist .
+
+clean:  ## remove what the other targets made
+	rm -rf .venv build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+	find sharedstate backends -name '*.so' -delete
+	$(MAKE) --no-print-directory -C tests/native clean

@@ -1,0 +1,43 @@
+#!/bin/sh
+# Run every test: the C core's own, style, types and layers, then the Python
+# tests on each supported Python that is here.  Stops at nothing, fails at the end.
+#
+#     scripts/test-all.sh
+set -u
+
+cd "$(dirname "$0")/.." || exit 1
+pythons=$(scripts/pythons.sh)
+newest=$(echo "$pythons" | tail -n 1)
+echo "Testing on:" $pythons
+failed=
+
+run() {
+    name=$1
+    shift
+    echo
+    echo "== $name"
+    "$@" || failed="$failed [$name]"
+}
+
+run "C core: plain, AddressSanitizer and UBSan, ThreadSanitizer" make --no-print-directory -C tests/native all
+
+if venv=$(scripts/venv.sh "$newest" dev bench); then
+    run "style, types, layers" scripts/lint.sh "$venv"
+else
+    failed="$failed [set-up of the tools]"
+fi
+
+for python in $pythons; do
+    if venv=$(scripts/venv.sh "$python" test); then
+        run "tests on $("$venv/bin/python" -V)" "$venv/bin/pytest"
+    else
+        failed="$failed [set-up of $python]"
+    fi
+done
+
+echo
+if [ -n "$failed" ]; then
+    echo "FAILED:$failed"
+    exit 1
+fi
+echo "All passed."

@@ -1,0 +1,48 @@
+#!/bin/sh
+# Make, or bring up to date, the virtual environment of one Python; print its path.
+#
+#     scripts/venv.sh PYTHON [EXTRA...]        e.g. scripts/venv.sh python3.13 test dev
+#
+# It lands in .venv/<major.minor>, holds the project's dependencies and those of
+# the extras, and sees the tree itself, with its C modules built in place.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=$("${1:?PYTHON}" -c 'import sys; print(sys.executable)')
+shift
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+venv=$root/.venv/$version
+
+[ -x "$venv/bin/python" ] || {
+    echo "Making the virtual environment .venv/$version with $python" >&2
+    "$python" -m venv "$venv"
+}
+
+# Dependencies are read from pyproject.toml, so they stand in one place only.
+"$venv/bin/python" - "$root/pyproject.toml" "$@" >"$venv/requirements.txt" <<'PY'
+import sys, tomllib
+
+path, *extras = sys.argv[1:]
+with open(path, "rb") as file:
+    project = tomllib.load(file)["project"]
+wanted = list(project["dependencies"])
+pending, seen = list(extras), set()
+while pending:
+    extra = pending.pop()
+    if extra in seen:
+        continue
+    seen.add(extra)
+    for requirement in project["optional-dependencies"][extra]:
+        if requirement.startswith(project["name"] + "["):
+            pending += requirement[len(project["name"]) + 1 :].rstrip("]").split(",")
+        else:
+            wanted.append(requirement)
+print("\n".join(sorted(set(wanted))))
+PY
+if ! cmp -s "$venv/requirements.txt" "$venv/installed-$(echo "$@" | tr ' ' '-').txt"; then
+    echo "Installing into .venv/$version: $(tr '\n' ' ' <"$venv/requirements.txt")" >&2
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$venv/requirements.txt" >&2
+    cp "$venv/requirements.txt" "$venv/installed-$(echo "$@" | tr ' ' '-').txt"
+fi
+"$root/scripts/native.sh" "$venv/bin/python" >&2
+echo "$venv"
