@@ -1,0 +1,63 @@
+"""The codec, and what only C can know about fork.
+
+Loads in any number of interpreters at once, each with its own GIL.  Use
+`sharedstate.values` and not this module to encode: it also works where no C
+module is built.
+"""
+
+from typing_extensions import Buffer  # in a stub: resolved by type checkers, never imported
+
+from sharedstate.values import Value
+
+def encode(value: Value, /) -> bytes:
+    """Return `value` as msgpack bytes, in the shortest forms.
+
+    Raises:
+        ValueTypeError: `value` is outside the value model; the error's `path`
+            names the element at fault.
+    """
+
+def decode(encoded: Buffer, /) -> Value:
+    """Return the value that `encode` made these bytes of; what is not `bytes` is copied first.
+
+    Raises:
+        CorruptError: the bytes are not exactly one value of the value model;
+            `reason` names the offset.  Its url is "encoded value": a caller
+            that knows where the bytes lay raises it anew with that.
+        TypeError: `encoded` is not bytes-like.
+    """
+
+def fork_epoch() -> int:
+    """Return how many forks lie between the first process that loaded this module and this one.
+
+    Counted by a pthread_atfork handler, before any Python code of the child
+    runs and also where no at-fork hook of Python does (uWSGI).  One number for
+    all interpreters of the process.
+    """
+
+def close_on_fork(fd: int, /) -> None:
+    """Have every forked child close `fd` before it runs; once is enough, twice is the same.
+
+    For descriptors of lock files: a flock belongs to the open file
+    description, which a child shares for as long as it has `fd` open, so it
+    would keep the lock of a parent that has died.  The child's registry starts
+    empty, and a holder that sees a new `fork_epoch` must forget `fd`, whose
+    number may be another file's by then.
+
+    Raises:
+        OSError: `fd` is not open, or 65,536 are registered already (EMFILE).
+        ValueError: `fd` is negative or no C int.
+    """
+
+def keep_on_fork(fd: int, /) -> bool:
+    """Undo `close_on_fork(fd)`; return whether there was anything to undo.
+
+    Call it just before closing `fd`: after that the number may be another
+    file's, which a child would then lose.
+    """
+
+def boot_ns() -> int:
+    """Return nanoseconds since the host booted, time asleep included (CLOCK_BOOTTIME).
+
+    One clock for all processes of the host; no one can set it.
+    """

@@ -1,0 +1,31 @@
+"""What a plug-in author needs: the contract, and the parts that plug-ins share."""
+
+from sharedstate.backend.contract import Backend, Plugin, add_numbers
+from sharedstate.backend.files import make_directory, open_private, translate_os_error
+from sharedstate.backend.forks import close_on_fork, fork_epoch, keep_on_fork
+from sharedstate.backend.locks import FileLock, Lock, LockDirectory
+from sharedstate.backend.urls import StoreUrl, format_size, parse_url
+from sharedstate.backend.waiting import MAX_TTL_S, Backoff, Deadline, check_ttl, clock_s
+
+__all__ = [
+    "MAX_TTL_S",
+    "Backend",
+    "Backoff",
+    "Deadline",
+    "FileLock",
+    "Lock",
+    "LockDirectory",
+    "Plugin",
+    "StoreUrl",
+    "add_numbers",
+    "check_ttl",
+    "clock_s",
+    "close_on_fork",
+    "fork_epoch",
+    "format_size",
+    "keep_on_fork",
+    "make_directory",
+    "open_private",
+    "parse_url",
+    "translate_os_error",
+]

@@ -1,0 +1,275 @@
+"""The contract: what one kind of storage must do to be a backend.
+
+A plug-in is a module named `sharedstate_<scheme>` (or an entry point of the
+group `sharedstate.backends`) with a function `connect`; see `Plugin`.  What it
+returns implements `Backend`.  Eight primitives are enough: every other verb is
+derived from them here, and may be overridden where the storage does it faster.
+
+The promises, which `sharedstate.testing` proves of every backend:
+
+    P1  Value semantics: what goes in is copied, what comes out is the caller's.
+    P2  Each verb on one key is linearizable within `capabilities.scope`.
+    P3  `commit` is all or nothing and serializable, also after kill -9.
+    P4  A key's generation only grows, also across delete, expiry and `clear`.
+    P5  From its deadline on, an entry is absent to every verb.
+    P6  A refused write (an error other than `OutcomeUnknownError`) wrote nothing.
+    P7  One handle serves any thread; after a fork the child may go on using it.
+    P8  After `close` every verb raises `ClosedError`, and what is stored is unharmed.
+
+Keys reach a backend as they are; it checks them with `values.check_key`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from sharedstate.backend.locks import Lock
+from sharedstate.backend.waiting import Backoff, Deadline, clock_s
+from sharedstate.errors import ConflictError, CounterOverflowError, ValueTypeError
+from sharedstate.model import ABSENT, DELETE, Capabilities, Entry, LockRecord, Put, Write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sharedstate.backend.urls import StoreUrl
+
+__all__ = ["Backend", "Plugin", "add_numbers"]
+
+_NOTHING_EXPECTED: Mapping[str, int] = {}
+
+
+class Plugin(Protocol):
+    """What the registry expects of a plug-in's module."""
+
+    CAPABILITIES: Capabilities
+    """The most that any store of this scheme gives; used to suggest a backend."""
+
+    def connect(self, url: StoreUrl) -> Backend:
+        """Open the store that `url` names, creating it if there is none.
+
+        Raises:
+            UrlError: a malformed name, or an unknown or unusable parameter.
+            UnavailableError: the storage cannot be used; the error says why.
+            CorruptError: what is there is foreign or damaged; it is left as found.
+        """
+        ...
+
+    def discover(self) -> list[str]:
+        """Return the URLs of the stores that exist on this machine, where that can be known."""
+        ...
+
+    def remove(self, url: StoreUrl) -> None:
+        """Remove the store and its locks.  Handles that are open see it as gone."""
+        ...
+
+
+class Backend(ABC):
+    """One handle on one store.
+
+    Attributes:
+        url: opens the same store from any caller within the scope.
+        capabilities: what this store promises.
+    """
+
+    url: str
+    capabilities: Capabilities
+
+    # --- The primitives -----------------------------------------------------
+
+    @abstractmethod
+    def read(self, key: str) -> Entry | None:
+        """Return the entry of `key`, or None if it is absent or expired."""
+
+    @abstractmethod
+    def commit(self, writes: Mapping[str, Write], expected: Mapping[str, int] = _NOTHING_EXPECTED) -> dict[str, int]:
+        """Apply all of `writes` if every key of `expected` is at that generation, else nothing.
+
+        Args:
+            writes: a `Put` or `DELETE` for each key to change.
+            expected: the generation each key must be at, or `ABSENT`; its keys
+                need not be written.
+
+        Returns:
+            For each written key its new generation, `ABSENT` if deleted.
+
+        Raises:
+            ConflictError: a key is at another generation; nothing was written.
+            CapacityError: no room, or too many keys; nothing was written.
+            ValueTypeError: a value is outside the value model; nothing was written.
+            LockTimeoutError: the storage stayed locked; nothing was written.
+        """
+
+    @abstractmethod
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the keys that start with `prefix`, in no order.
+
+        A key that is there throughout the call is returned exactly once.
+        """
+
+    @abstractmethod
+    def touch(self, key: str, ttl_s: float | None) -> bool:
+        """Let `key` expire `ttl_s` seconds from now, or never; its generation stays.
+
+        Returns:
+            False if the key is absent.
+        """
+
+    @abstractmethod
+    def change_token(self) -> int:
+        """Return a number that differs after any change of the store's entries."""
+
+    @abstractmethod
+    def lock(self, name: str, timeout_s: float | None = None) -> Lock:
+        """Return a lock of this name; it is not yet acquired."""
+
+    @abstractmethod
+    def locks(self) -> list[LockRecord]:
+        """Return the locks that were ever acquired, with their latest owner."""
+
+    @abstractmethod
+    def stats(self) -> dict[str, int | float | str]:
+        """Return figures for people: `entries`, `bytes`, `capacity_bytes` and the backend's own."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Verify every stored byte's invariants.
+
+        Raises:
+            CorruptError: names the invariant and where it is broken.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the handle holds.  What is stored stays; closing twice is no error."""
+
+    # --- Derived from them; override what the storage does faster -----------
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`, or `default`."""
+        entry = self.read(key)
+        return default if entry is None else entry.value
+
+    def set(self, key: str, value: Any, ttl_s: float | None = None) -> None:
+        """Store `value`, whatever was there; `ttl_s` None: until deleted or evicted."""
+        self.commit({key: Put(value, ttl_s)})
+
+    def add(self, key: str, value: Any, ttl_s: float | None = None) -> bool:
+        """Store `value` if `key` is absent; return whether it was."""
+        try:
+            self.commit({key: Put(value, ttl_s)}, {key: ABSENT})
+        except ConflictError:
+            return False
+        return True
+
+    def delete(self, key: str) -> bool:
+        """Remove `key`; return whether it was there."""
+        return self.take(key) is not None
+
+    def take(self, key: str) -> Entry | None:
+        """Remove `key` and return what it was, or None."""
+        backoff = Backoff()
+        while entry := self.read(key):
+            try:
+                self.commit({key: DELETE}, {key: entry.generation})
+            except ConflictError:
+                backoff.sleep()
+            else:
+                return entry
+        return None
+
+    def compare_and_set(self, key: str, value: Any, expected: int, ttl_s: float | None = None) -> int:
+        """Store `value` if `key` is at generation `expected`; return the new one."""
+        return self.commit({key: Put(value, ttl_s)}, {key: expected})[key]
+
+    def increment(
+        self, key: str, by: int | float = 1, initial: int | float = 0, ttl_s: float | None = None
+    ) -> int | float:
+        """Add `by` to the number at `key`, which starts at `initial` and expires as it did.
+
+        `ttl_s` counts only when the key is created: a window starts at its first hit.
+        """
+        backoff = Backoff()
+        while True:
+            entry = self.read(key)
+            total = add_numbers(key, initial if entry is None else entry.value, by)
+            try:
+                if entry is None:
+                    self.commit({key: Put(total, ttl_s)}, {key: ABSENT})
+                else:
+                    self.commit({key: Put(total, self.remaining_s(entry))}, {key: entry.generation})
+            except ConflictError:
+                backoff.sleep()
+            else:
+                return total
+
+    def count(self, prefix: str = "") -> int:
+        """Return how many entries start with `prefix`."""
+        return len(self.keys(prefix))
+
+    def clear(self, prefix: str = "") -> int:
+        """Remove the entries that start with `prefix`, each atomically; return how many."""
+        return self.delete_many(self.keys(prefix))
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values of those of `keys` that are there; each read is its own."""
+        entries = {key: self.read(key) for key in keys}
+        return {key: entry.value for key, entry in entries.items() if entry is not None}
+
+    def set_many(self, values: Mapping[str, Any], ttl_s: float | None = None) -> None:
+        """Store all of `values`, each atomically; a refused one leaves those after it unwritten."""
+        for key, value in values.items():
+            self.set(key, value, ttl_s)
+
+    def delete_many(self, keys: Iterable[str]) -> int:
+        """Remove `keys`, each atomically; return how many were there."""
+        return sum(self.delete(key) for key in keys)
+
+    def wait(self, token: int, timeout_s: float | None = None) -> bool:
+        """Wait until `change_token()` differs from `token`; False if it did not in time."""
+        deadline, backoff = Deadline(timeout_s), Backoff()
+        while self.change_token() == token:
+            if deadline.has_passed():
+                return False
+            backoff.sleep(deadline)
+        return True
+
+    def now(self) -> float:
+        """Return the time, in seconds, on the clock that decides about expiry."""
+        return clock_s(self.capabilities.clock)
+
+    def remaining_s(self, entry: Entry) -> float | None:
+        """Return the `ttl_s` that lets a new value expire when `entry` does; above 0 even if that is past."""
+        if entry.expires_at is None:
+            return None
+        return max(entry.expires_at - self.now(), 1e-6)
+
+
+def add_numbers(key: str, number: Any, by: Any) -> int | float:
+    """Return `number + by`, all three checked to be what a counter may hold.
+
+    Raises:
+        ValueTypeError: one of them is no int or float (a bool is none), or `by`
+            is an int beyond 64 bits.
+        CounterOverflowError: the sum is an int beyond 64 bits.
+    """
+    if type(number) not in _NUMBERS or type(by) not in _NUMBERS:
+        path, culprit = ("by", by) if type(by) not in _NUMBERS else (f"value of {key!r}", number)
+        raise ValueTypeError(
+            path=path, found=f"a {type(culprit).__name__}", advice="increment() adds int and float only."
+        )
+    if not _fits(by):
+        raise ValueTypeError(path="by", found=f"{by}, an int beyond 64 bits", advice="Use a float, or several steps.")
+    total: int | float = number + by
+    if not _fits(total):
+        raise CounterOverflowError(
+            path=f"value of {key!r}", found=f"{number} + {by}, an int beyond 64 bits", advice="Use a float, or split it."
+        )
+    return total
+
+
+_NUMBERS: Final = frozenset({int, float})
+
+
+def _fits(number: int | float) -> bool:
+    return type(number) is float or -(2**63) <= number < 2**64

@@ -1,0 +1,126 @@
+"""Opening what may be hostile: paths that another user could have planted.
+
+Every file-like backend makes its files 0600 and its directories 0700 (or the
+mode that its URL asks for), follows no symbolic link in the last component, and
+refuses what belongs to somebody else.  root may open any user's store; a store
+of root's is refused to everyone else by the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from sharedstate.errors import CapacityError, StateError, StoreAccessError, UnavailableError
+
+__all__ = ["make_directory", "open_private", "translate_os_error"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def translate_os_error(url: str, error: OSError) -> StateError:
+    """Return the error of ours that tells what the kernel's `error` means for the caller."""
+    where = f"{error.filename}: " if error.filename else ""
+    reason = f"{where}{error.strerror or error}"
+    if error.errno in _FULL:
+        return CapacityError(url=url, reason=reason, advice="Free space there, or use a store elsewhere.")
+    if error.errno == errno.ELOOP:
+        advice = "A symbolic link stands where a store should be; name its target, or remove the link."
+        return StoreAccessError(url=url, reason=reason, advice=advice)
+    if error.errno in _DENIED:
+        advice = f"Make it readable and writable for uid {os.geteuid()}, or name another place."
+        return StoreAccessError(url=url, reason=reason, advice=advice)
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return UnavailableError(url=url, reason=reason, advice="Raise the limit of open files (ulimit -n).")
+    if error.errno == errno.EISDIR:
+        return UnavailableError(url=url, reason=reason, advice="A directory stands where a file should be; name another.")
+    if error.errno == errno.ENOTDIR:
+        return UnavailableError(url=url, reason=reason, advice="A file stands where a directory should be; name another.")
+    return UnavailableError(url=url, reason=reason, advice="Mend that and try again.")
+
+
+def make_directory(url: str, path: str, mode: int = 0o700) -> None:
+    """Make `path` a directory of ours, with its missing parents.
+
+    Raises:
+        StoreAccessError: it is a link, or belongs to another user.
+        UnavailableError: it cannot be made.
+    """
+    try:
+        parent = os.path.dirname(path)
+        if parent and not os.path.isdir(parent):
+            os.makedirs(parent, 0o700, exist_ok=True)
+        try:
+            os.mkdir(path, mode)
+        except FileExistsError:
+            pass
+        else:
+            os.chmod(path, mode)  # whatever the umask
+        found = os.lstat(path)
+    except OSError as error:
+        raise translate_os_error(url, error) from error
+    if not stat.S_ISDIR(found.st_mode):
+        kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no directory"
+        raise StoreAccessError(url=url, reason=f"{path} is {kind}", advice="Name a directory, or one yet to be made.")
+    _check_owner(url, path, found)
+
+
+def open_private(url: str, path: str, flags: int, mode: int = 0o600) -> int:
+    """Open `path` and return the descriptor: a regular file of ours, no link, closed on exec.
+
+    Args:
+        url: the store's, for errors.
+        path: of the file; its directory exists.
+        flags: as for os.open; with O_CREAT the new file gets `mode` whatever the umask.
+        mode: permission bits of a file made here.
+
+    Raises:
+        FileNotFoundError: without O_CREAT, and there is none.
+        StoreAccessError: it is not ours, or not ours to open.
+        UnavailableError: it is no regular file, or cannot be opened.
+    """
+    guarded = flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO must not block us
+    try:
+        # Open first what is there: fs.protected_regular refuses O_CREAT on a
+        # foreign file in a sticky directory, even to root.
+        try:
+            fd = os.open(path, guarded & ~os.O_CREAT)
+        except FileNotFoundError:
+            if not flags & os.O_CREAT:
+                raise
+            fd = _create(path, guarded, mode)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise translate_os_error(url, error) from error
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise UnavailableError(url=url, reason=f"{path} is no regular file", advice="Name another path.")
+        _check_owner(url, path, found)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _create(path: str, flags: int, mode: int) -> int:
+    try:
+        fd = os.open(path, flags | os.O_EXCL, mode)
+    except FileExistsError:
+        return os.open(path, flags & ~os.O_CREAT)
+    os.fchmod(fd, mode)
+    return fd
+
+
+def _check_owner(url: str, path: str, found: os.stat_result) -> None:
+    # root's own files are trusted by all whom their mode lets in: a master that
+    # starts as root may make the store for its workers.
+    if os.geteuid() not in {0, found.st_uid} and found.st_uid != 0:
+        raise StoreAccessError(
+            url=url,
+            reason=f"{path} belongs to uid {found.st_uid}, not to uid {os.geteuid()}",
+            advice="It may have been planted: remove it, or run as its owner.",
+        )

@@ -1,0 +1,80 @@
+"""Clocks, deadlines, and how to wait for something that nobody signals.
+
+One way for the whole library: locks, busy databases, lost races and pollers
+all wait through `Backoff`, so none spins and none sleeps long.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final
+
+from sharedstate.errors import LockTimeoutError, ValueTypeError
+from sharedstate.model import Clock
+
+__all__ = ["MAX_TTL_S", "Backoff", "Deadline", "check_ttl", "clock_s"]
+
+MAX_TTL_S: Final = 1e9
+"""About 31 years; keeps every deadline exact to the microsecond in a float and far from overflow in ns."""
+
+_FIRST_SLEEP_S: Final = 50e-6
+_LONGEST_SLEEP_S: Final = 5e-3
+
+
+def clock_s(clock: Clock) -> float:
+    """Return the time in seconds on `clock`."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if clock is Clock.BOOT else time.time()
+
+
+def check_ttl(ttl_s: float | None) -> None:
+    """Refuse a time to live that is no positive number of seconds up to `MAX_TTL_S`.
+
+    Raises:
+        ValueTypeError: and nothing was written.
+    """
+    if ttl_s is None:
+        return
+    if type(ttl_s) not in {int, float} or not 0 < ttl_s <= MAX_TTL_S:
+        raise ValueTypeError(
+            path="ttl_s", found=repr(ttl_s), advice=f"Give seconds above 0 and up to {MAX_TTL_S:g}, or None for ever."
+        )
+
+
+class Deadline:
+    """A point on the monotonic clock, or never."""
+
+    __slots__ = ("_at", "timeout_s")
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self.timeout_s = timeout_s
+        self._at = None if timeout_s is None else time.monotonic() + timeout_s
+
+    def has_passed(self) -> bool:
+        """Return whether the time is up."""
+        return self._at is not None and time.monotonic() >= self._at
+
+    def remaining_s(self, at_most: float) -> float:
+        """Return the seconds left, from 0 to `at_most`."""
+        return at_most if self._at is None else min(max(self._at - time.monotonic(), 0.0), at_most)
+
+    def timed_out(self, url: str, what: str, holder: str = "") -> LockTimeoutError:
+        """Return the error that says that `what` was not free in time."""
+        return LockTimeoutError(url=url, what=what, timeout_s=self.timeout_s or 0.0, holder=holder)
+
+
+class Backoff:
+    """Sleeps that start short, double up to 5 ms, and differ between waiters."""
+
+    __slots__ = ("_longest_s", "_sleep_s")
+
+    def __init__(self, longest_s: float = _LONGEST_SLEEP_S) -> None:
+        self._sleep_s = _FIRST_SLEEP_S
+        self._longest_s = longest_s
+
+    def sleep(self, deadline: Deadline | None = None) -> None:
+        """Sleep a while, not beyond `deadline`, and longer the next time."""
+        # Half fixed, half random: two waiters that collided do not collide again.
+        sleep_s = self._sleep_s * (0.5 + os.urandom(1)[0] / 512)
+        time.sleep(sleep_s if deadline is None else deadline.remaining_s(sleep_s))
+        self._sleep_s = min(self._sleep_s * 2, self._longest_s)

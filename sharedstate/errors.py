@@ -1,0 +1,292 @@
+"""What went wrong, grouped by what the caller can do next.
+
+Every error of this library is a `StateError` and also the builtin that fits, so
+`except TimeoutError` works for people who never read this page.  The facts
+stand in typed fields; the message is made from them and ends with what to do.
+Errors survive pickling, since they cross process and interpreter boundaries.
+
+Relied on by every other module; imports nothing of ours.
+"""
+
+from typing import Any
+
+__all__ = [
+    "BackendMissingError",
+    "CapacityError",
+    "ClosedError",
+    "ConflictError",
+    "CorruptError",
+    "CounterOverflowError",
+    "KeyFormatError",
+    "LockLostError",
+    "LockOwnershipError",
+    "LockTimeoutError",
+    "OutcomeUnknownError",
+    "ScopeError",
+    "StateError",
+    "StoreAccessError",
+    "UnavailableError",
+    "UrlError",
+    "ValueTypeError",
+]
+
+
+class StateError(Exception):
+    """The root: everything that this library raises on purpose.
+
+    Subclasses take their facts as keyword arguments, keep them as attributes
+    and build their message from them in `describe`.
+    """
+
+    def __init__(self, **facts: Any) -> None:
+        self.__dict__.update(facts)
+        super().__init__(self.describe())
+
+    def describe(self) -> str:
+        """Return the message, made from the fields."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        # KeyError's own __str__ would print the repr of the message.
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = {name: fact for name, fact in self.__dict__.items() if not name.startswith("_")}
+        return _rebuild, (type(self), facts)
+
+
+def _rebuild(kind: type[StateError], facts: dict[str, Any]) -> StateError:
+    return kind(**facts)
+
+
+# --- Lost a race: read again and retry --------------------------------------
+
+
+class ConflictError(StateError):
+    """Somebody else changed the key first; nothing was written."""
+
+    key: str
+    expected: int
+    found: int
+
+    def __init__(self, *, key: str, expected: int, found: int) -> None:
+        super().__init__(key=key, expected=expected, found=found)
+
+    def describe(self) -> str:
+        def version(generation: int) -> str:
+            return f"generation {generation}" if generation else "absent"
+
+        return (
+            f"{self.key!r} is {version(self.found)}, expected {version(self.expected)}; nothing was written. "
+            "Read again and retry, or use update_with() or transact(), which do."
+        )
+
+
+# --- Not now: nothing was written, trying later may work --------------------
+
+
+class UnavailableError(StateError):
+    """The storage cannot be reached or used; nothing was written."""
+
+    url: str
+    reason: str
+    advice: str
+
+    def __init__(self, *, url: str, reason: str, advice: str) -> None:
+        super().__init__(url=url, reason=reason, advice=advice)
+
+    def describe(self) -> str:
+        return f"{self.url}: {self.reason}. {self.advice}"
+
+
+class StoreAccessError(UnavailableError, PermissionError):
+    """The storage exists but is not ours to open: another owner, mode or kind of file."""
+
+
+class BackendMissingError(UnavailableError, ImportError):
+    """No plug-in serves this URL scheme here, or the one that does cannot be loaded."""
+
+
+class ClosedError(StateError, ValueError):
+    """The handle was closed; what was stored is unharmed."""
+
+    url: str
+
+    def __init__(self, *, url: str) -> None:
+        super().__init__(url=url)
+
+    def describe(self) -> str:
+        return f"{self.url}: this handle is closed. What was stored is unharmed; call sharedstate.open() again."
+
+
+class LockTimeoutError(UnavailableError, TimeoutError):
+    """A lock, or the storage's own write lock, was not free in time; nothing was written."""
+
+    what: str
+    timeout_s: float
+    holder: str
+
+    def __init__(self, *, url: str, what: str, timeout_s: float, holder: str = "") -> None:
+        held = f", held by {holder}," if holder else ""
+        StateError.__init__(
+            self,
+            url=url,
+            what=what,
+            timeout_s=timeout_s,
+            holder=holder,
+            reason=f"{what}{held} was not free within {timeout_s:g} s; nothing was written",
+            advice="Retry, wait longer, or look for a holder that is stopped.",
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (
+            type(self),
+            {"url": self.url, "what": self.what, "timeout_s": self.timeout_s, "holder": self.holder},
+        )
+
+
+# --- May or may not have happened: read back before retrying ----------------
+
+
+class OutcomeUnknownError(StateError):
+    """The storage failed while a write was under way; it may or may not have happened."""
+
+    url: str
+    reason: str
+
+    def __init__(self, *, url: str, reason: str) -> None:
+        super().__init__(url=url, reason=reason)
+
+    def describe(self) -> str:
+        return f"{self.url}: {self.reason}; the write may or may not have happened. Read back before retrying."
+
+
+# --- No room: delete, expire or evict something, or enlarge the store -------
+
+
+class CapacityError(StateError, MemoryError):
+    """Refused for size; nothing was written and nothing was lost."""
+
+    url: str
+    reason: str
+    advice: str
+
+    def __init__(self, *, url: str, reason: str, advice: str) -> None:
+        super().__init__(url=url, reason=reason, advice=advice)
+
+    def describe(self) -> str:
+        return f"{self.url}: {self.reason}; nothing was written. {self.advice}"
+
+
+# --- The caller's mistake: mend the program ---------------------------------
+
+
+class KeyFormatError(StateError, ValueError):
+    """A key is not a str of 1 to 512 bytes of UTF-8."""
+
+    found: str
+
+    def __init__(self, *, found: str) -> None:
+        super().__init__(found=found)
+
+    def describe(self) -> str:
+        return f"a key is a str of 1 to 512 bytes of UTF-8, not {self.found}"
+
+
+class ValueTypeError(StateError, TypeError):
+    """A value is outside the value model, or of the wrong type for the verb; nothing was written."""
+
+    path: str
+    found: str
+    advice: str
+
+    def __init__(self, *, path: str, found: str, advice: str = "") -> None:
+        super().__init__(path=path, found=found, advice=advice)
+
+    def describe(self) -> str:
+        return f"{self.path} is {self.found}; nothing was written." + (f" {self.advice}" if self.advice else "")
+
+
+class CounterOverflowError(ValueTypeError, OverflowError):
+    """An increment would leave the 64-bit range of -2**63 to 2**64 - 1; nothing was written."""
+
+
+class UrlError(StateError, ValueError):
+    """A store's URL is malformed, or has an unknown or unusable parameter."""
+
+    url: str
+    reason: str
+    advice: str
+
+    def __init__(self, *, url: str, reason: str, advice: str) -> None:
+        super().__init__(url=url, reason=reason, advice=advice)
+
+    def describe(self) -> str:
+        return f"{self.url}: {self.reason}. {self.advice}"
+
+
+class ScopeError(StateError, RuntimeError):
+    """The backend does not reach as far, or last as long, as it would have to."""
+
+    url: str
+    needed: str
+    given: str
+    advice: str
+
+    def __init__(self, *, url: str, needed: str, given: str, advice: str) -> None:
+        super().__init__(url=url, needed=needed, given=given, advice=advice)
+
+    def describe(self) -> str:
+        return f"{self.url}: needed is {self.needed}, this backend gives {self.given}. {self.advice}"
+
+
+class LockOwnershipError(StateError, RuntimeError):
+    """Only the thread that acquired a lock may release it, once, and may not acquire it twice."""
+
+    name: str
+    reason: str
+
+    def __init__(self, *, name: str, reason: str) -> None:
+        super().__init__(name=name, reason=reason)
+
+    def describe(self) -> str:
+        return f"lock {self.name!r}: {self.reason}"
+
+
+class LockLostError(StateError, RuntimeError):
+    """The lock that this caller believes to hold is not held any more."""
+
+    name: str
+    reason: str
+
+    def __init__(self, *, name: str, reason: str) -> None:
+        super().__init__(name=name, reason=reason)
+
+    def describe(self) -> str:
+        return (
+            f"lock {self.name!r} is lost: {self.reason}. "
+            "Treat what it guarded as touched by others; use the fencing token to reject stale writes."
+        )
+
+
+# --- Stored bytes break an invariant: stop, and look ------------------------
+
+
+class CorruptError(StateError, ValueError):
+    """Stored bytes break an invariant.  Never retried, never guessed at, nothing changed."""
+
+    url: str
+    reason: str
+    advice: str
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        reason: str,
+        advice: str = "Keep a copy of it for diagnosis, then restore a backup or remove it.",
+    ) -> None:
+        super().__init__(url=url, reason=reason, advice=advice)
+
+    def describe(self) -> str:
+        return f"{self.url}: {self.reason}. {self.advice}"

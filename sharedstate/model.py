@@ -1,0 +1,205 @@
+"""How far a value travels, how long it outlives its writer, and who writes it.
+
+Every backend states its facts once, in its `Capabilities`; the conformance
+suite and `sharedstate probe` hold it to them.  Nothing else in the library may
+guess them from a backend's name.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Not threading: a first import of it on a sub-interpreter's second thread makes
+# CPython 3.11 and 3.12 hang when the interpreter ends.
+from _thread import get_native_id
+from enum import Enum, IntEnum
+from typing import Any, Final, NamedTuple
+
+# Not dataclasses: they import inspect, which each fresh interpreter would pay
+# for with more time than everything else here costs.
+
+ABSENT: Final = 0
+"""The generation of a key that is not there; every entry's is greater."""
+
+
+class Missing(Enum):
+    """The type of `MISSING`, which no stored value can be: None is a value."""
+
+    MISSING = 0
+
+
+MISSING: Final = Missing.MISSING
+
+
+class Scope(IntEnum):
+    """The widest set of callers that see one another's writes.
+
+    Ordered: a backend of some scope also serves every narrower one.
+    """
+
+    INTERPRETER = 1  # threads of one interpreter
+    PROCESS = 2  # sub-interpreters too: no Python object crosses, only bytes
+    HOST = 3  # any process that can open the same name
+    CLUSTER = 4  # any host that can reach the server
+
+
+class Durability(IntEnum):
+    """What the state outlives.  Ordered: each level also gives the ones before it."""
+
+    PROCESS = 1  # dies with the last process, or interpreter, that uses it
+    BOOT = 2  # outlives every process, lost at reboot
+    DISK = 3  # outlives a reboot
+
+
+class Clock(Enum):
+    """The clock that decides whether an entry has expired."""
+
+    BOOT = "boot"  # seconds since the host booted: steps of the wall clock do not matter
+    WALL = "wall"  # seconds since 1970 on the storage's side: steps move every deadline
+
+
+class Capabilities(NamedTuple):
+    """What a backend promises; each field is tested, none is inferred.
+
+    Attributes:
+        scope: the widest boundary across which its handles share state.
+        durability: what its state outlives.
+        clock: the clock of `ttl_s` and of `Entry.expires_at`.
+        max_value_bytes: the largest encoded value, in bytes.
+        max_transaction_keys: how many keys one commit may write or expect.
+        evicts: a full store evicts instead of raising `CapacityError`.
+    """
+
+    scope: Scope
+    durability: Durability
+    clock: Clock
+    max_value_bytes: int
+    max_transaction_keys: int
+    evicts: bool = False
+
+
+class Entry(NamedTuple):
+    """One key's value at one generation.
+
+    Attributes:
+        value: a copy; changing it changes no store.
+        generation: greater than every earlier one of this key.
+        expires_at: seconds on the backend's clock (`Capabilities.clock`), or None.
+    """
+
+    value: Any
+    generation: int
+    expires_at: float | None = None
+
+
+class Put(NamedTuple):
+    """A write of one key in a commit.  `ttl_s` None: until deleted or evicted."""
+
+    value: Any
+    ttl_s: float | None = None
+
+
+class Delete(Enum):
+    """The type of `DELETE`."""
+
+    DELETE = 0
+
+
+DELETE: Final = Delete.DELETE
+"""The removal of one key in a commit; removing an absent key is no error."""
+
+Write = Put | Delete
+
+
+# --- Owners ------------------------------------------------------------------
+
+
+def boot_id() -> str:
+    """Return the kernel's random id of this boot, or "" where there is none."""
+    return _read_text("/proc/sys/kernel/random/boot_id").strip()
+
+
+def process_start_time(pid: int) -> int:
+    """Return when `pid` started, in clock ticks since boot; 0 if there is no such process."""
+    # Field 22 of proc(5); the second one, the name, may itself hold spaces and parentheses.
+    stat = _read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return int(stat[19]) if len(stat) > 19 and stat[0] not in {"Z", "X"} else 0
+
+
+def interpreter_id() -> int:
+    """Return the id of the running (sub-)interpreter; 0 is the main one."""
+    try:
+        import _interpreters  # Python 3.13
+    except ImportError:
+        import _xxsubinterpreters as _interpreters
+    current = _interpreters.get_current()
+    return int(current[0] if isinstance(current, tuple) else current)
+
+
+def _read_text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+class Owner(NamedTuple):
+    """Who holds a lock or runs a task.
+
+    A bare pid is never an identity: pids are reused, and several interpreters
+    and threads share one.  The token tells two claims of one thread apart.
+    """
+
+    boot: str
+    pid: int
+    started: int  # clock ticks since boot
+    interpreter: int
+    thread: int  # the kernel's id: unique on the host while the thread lives
+    token: str
+
+    @classmethod
+    def current(cls) -> Owner:
+        """Return a new claim of the calling thread; two calls are never equal."""
+        pid = os.getpid()
+        return cls(
+            boot=boot_id(),
+            pid=pid,
+            started=process_start_time(pid),
+            interpreter=interpreter_id(),
+            thread=get_native_id(),
+            token=os.urandom(8).hex(),
+        )
+
+    def is_alive(self) -> bool:
+        """Return whether the process (not the thread) still runs, as seen from this pid namespace."""
+        return self.boot == boot_id() and bool(self.started) and process_start_time(self.pid) == self.started
+
+    def __str__(self) -> str:
+        interpreter = f", interpreter {self.interpreter}" if self.interpreter else ""
+        return f"pid {self.pid}{interpreter}, thread {self.thread}"
+
+
+class LockRecord(NamedTuple):
+    """What a lock says of itself, to anyone who asks.
+
+    Attributes:
+        name: as given to `Store.lock`, with the namespace's prefix.
+        held: whether somebody holds it now.
+        token: the fencing token of the latest acquisition.
+        owner: who made it.
+        acquired_at: when, in seconds since 1970.
+    """
+
+    name: str
+    held: bool
+    token: int
+    owner: Owner
+    acquired_at: float
+
+
+class Change(NamedTuple):
+    """One key's change as seen by `Store.watch`; `entry` None: the key is gone."""
+
+    key: str
+    entry: Entry | None

@@ -1,0 +1,94 @@
+"""From a URL's scheme to the plug-in that serves it, imported when first needed.
+
+A plug-in is found by its module's name, `sharedstate_<scheme>`, or else by an
+entry point of the group `sharedstate.backends` whose name is the scheme.  The
+convention comes first because reading entry points costs each fresh
+interpreter tens of milliseconds.  The library's own backends come through the
+same door as a stranger's.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, NoReturn, cast
+
+from sharedstate.backend.urls import StoreUrl, parse_url
+from sharedstate.errors import BackendMissingError, UrlError
+
+if TYPE_CHECKING:
+    from sharedstate.backend import Backend, Plugin
+
+__all__ = ["connect", "find_plugin", "known_schemes"]
+
+_PREFIX = "sharedstate_"
+_GROUP = "sharedstate.backends"
+
+
+def connect(text: str) -> Backend:
+    """Open the store that a URL names, through the plug-in of its scheme.
+
+    Raises:
+        UrlError: malformed, of unknown scheme, or with an unknown parameter.
+        BackendMissingError: the plug-in is there but cannot work here.
+        StateError: whatever the plug-in refuses.
+    """
+    url = parse_url(text)
+    return find_plugin(url).connect(url)
+
+
+def find_plugin(url: StoreUrl) -> Plugin:
+    """Return the plug-in that serves the URL's scheme.
+
+    Raises:
+        UrlError: there is none.
+        BackendMissingError: it cannot be imported.
+    """
+    name = _PREFIX + url.scheme
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            _report_broken(url, error)
+        module = _from_entry_point(url)
+    except ImportError as error:
+        _report_broken(url, error)
+    return cast("Plugin", module)
+
+
+def known_schemes() -> list[str]:
+    """Return the schemes for which a plug-in is installed, in alphabetical order."""
+    from importlib.metadata import entry_points
+    from pkgutil import iter_modules
+
+    named = {module.name.removeprefix(_PREFIX) for module in iter_modules() if module.name.startswith(_PREFIX)}
+    loaded = {name.removeprefix(_PREFIX) for name in sys.modules if name.startswith(_PREFIX) and "." not in name}
+    return sorted(named | loaded | {entry.name for entry in entry_points(group=_GROUP)})
+
+
+def _from_entry_point(url: StoreUrl) -> object:
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=_GROUP, name=url.scheme):
+        try:
+            return entry.load()
+        except ImportError as error:
+            _report_broken(url, error)
+    from difflib import get_close_matches
+
+    known = known_schemes()
+    near = get_close_matches(url.scheme, known, 1, 0.5)
+    advice = f"Did you mean {near[0]}:? " if near else ""
+    raise UrlError(
+        url=url.text,
+        reason=f"no backend serves the scheme {url.scheme!r}",
+        advice=f"{advice}Installed here: {', '.join(known)}.",
+    )
+
+
+def _report_broken(url: StoreUrl, error: ImportError) -> NoReturn:
+    raise BackendMissingError(
+        url=url.text,
+        reason=f"the plug-in for {url.scheme!r} cannot be imported ({error})",
+        advice="Install what it misses, or use another backend.",
+    ) from error

@@ -1,0 +1,541 @@
+"""The user's mapping over one backend.
+
+A `Store` adds names to a backend, not time: the verbs that a program calls a
+million times are the backend's own bound methods, put on the instance, so no
+frame of ours stands between the caller and the storage.  A namespace is a Store
+too, whose verbs prefix the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from sharedstate.backend.waiting import Backoff, Deadline
+from sharedstate.errors import ClosedError, ConflictError, KeyFormatError, ScopeError
+from sharedstate.model import ABSENT, MISSING, Capabilities, Change, Entry, LockRecord, Missing, Scope
+from sharedstate.transactions import Transaction, copy_value
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from sharedstate.backend import Backend, Lock
+
+__all__ = ["Store"]
+
+_HOT: Final = (
+    "add",
+    "compare_and_set",
+    "delete",
+    "delete_many",
+    "get",
+    "get_many",
+    "increment",
+    "read",
+    "set",
+    "set_many",
+    "touch",
+)
+"""The verbs whose meaning and signature are the backend's own."""
+
+_SEPARATOR: Final = ":"
+
+
+class Store(MutableMapping[str, Any]):
+    """A mapping from str to values, shared as far as its backend reaches.
+
+    Every verb is atomic, and linearizable per key.  Values are copied in and
+    out: changing what you got changes no store.  See `sharedstate.open`.
+
+    Any thread may use one Store.  A forked child may go on using it; another
+    interpreter or process opens its own by `url` (pickling a Store does that).
+    """
+
+    def __init__(self, backend: Backend, prefix: str = "") -> None:
+        self._backend = backend
+        self._prefix = prefix
+        if not prefix:
+            self._bind(backend)
+
+    def _bind(self, backend: Backend) -> None:
+        for verb in _HOT:
+            setattr(self, verb, getattr(backend, verb))
+
+    # --- Reading ------------------------------------------------------------
+    # The bodies below serve namespaces; a root store has the backend's own
+    # methods in their place.
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`, or `default` if it is absent or expired."""
+        return self._backend.get(self._full(key), default)
+
+    def read(self, key: str) -> Entry | None:
+        """Return value, generation and expiry of `key` as one consistent Entry, or None."""
+        return self._backend.read(self._full(key))
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values of those of `keys` that are there.  Each is read atomically, not all at one instant."""
+        skip = len(self._prefix)
+        found = self._backend.get_many([self._full(key) for key in keys])
+        return {key[skip:]: value for key, value in found.items()}
+
+    def __getitem__(self, key: str) -> Any:
+        value = self.get(key, MISSING)
+        if value is MISSING:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        if type(key) is not str:
+            raise KeyFormatError(found=f"a {type(key).__name__}")
+        return self.get(key, MISSING) is not MISSING
+
+    def ttl(self, key: str) -> float | None:
+        """Return the seconds until `key` expires, None if it never does.
+
+        Raises:
+            KeyError: it is absent.
+        """
+        entry = self.read(key)
+        if entry is None:
+            raise KeyError(key)
+        return None if entry.expires_at is None else max(entry.expires_at - self._backend.now(), 0.0)
+
+    # --- Writing ------------------------------------------------------------
+
+    def set(self, key: str, value: Any, ttl_s: float | None = None) -> None:
+        """Store `value`, whatever was there.
+
+        Args:
+            key: 1 to 512 bytes of UTF-8.
+            value: see docs/guarantees.md for the value model; copied.
+            ttl_s: seconds until the entry expires; None: until deleted or evicted.
+
+        Raises:
+            KeyFormatError, ValueTypeError: outside the model; nothing was written.
+            CapacityError: no room; nothing was written.
+        """
+        self._backend.set(self._full(key), value, ttl_s)
+
+    def add(self, key: str, value: Any, ttl_s: float | None = None) -> bool:
+        """Store `value` if `key` is absent; return whether it was."""
+        return self._backend.add(self._full(key), value, ttl_s)
+
+    def increment(
+        self, key: str, by: int | float = 1, initial: int | float = 0, ttl_s: float | None = None
+    ) -> int | float:
+        """Add `by` to the number at `key` and return the sum; no increment is ever lost.
+
+        Args:
+            key: of an int or float, or absent.
+            by: may be negative.
+            initial: what an absent key starts from.
+            ttl_s: counts only when this call creates the key, so that a
+                rate-limit window starts at its first hit; otherwise the entry
+                expires as it did.
+
+        Raises:
+            ValueTypeError: the value, or `by`, is no number.
+            CounterOverflowError: the sum is an int beyond 64 bits.
+        """
+        return self._backend.increment(self._full(key), by, initial, ttl_s)
+
+    def compare_and_set(self, key: str, value: Any, expected: int, ttl_s: float | None = None) -> int:
+        """Store `value` if `key` is still at generation `expected`.
+
+        Args:
+            key: 1 to 512 bytes of UTF-8.
+            value: copied.
+            expected: the generation the caller read, or `ABSENT`.
+            ttl_s: seconds until the entry expires; None: until deleted or evicted.
+
+        Returns:
+            The new generation: greater than every earlier one of this key, also
+            across delete and re-create, so it can fence a stale writer.
+
+        Raises:
+            ConflictError: the key is at another generation; nothing was written.
+        """
+        return self._backend.compare_and_set(self._full(key), value, expected, ttl_s)
+
+    def delete(self, key: str) -> bool:
+        """Remove `key`; return whether it was there."""
+        return self._backend.delete(self._full(key))
+
+    def touch(self, key: str, ttl_s: float | None) -> bool:
+        """Let `key` expire `ttl_s` seconds from now, or never if None; False if it is absent.
+
+        The value and its generation stay as they are.
+        """
+        return self._backend.touch(self._full(key), ttl_s)
+
+    def set_many(self, values: Mapping[str, Any], ttl_s: float | None = None) -> None:
+        """Store all of `values`, each atomically.  For all or nothing, use `transaction`."""
+        self._backend.set_many({self._full(key): value for key, value in values.items()}, ttl_s)
+
+    def delete_many(self, keys: Iterable[str]) -> int:
+        """Remove `keys`, each atomically; return how many were there."""
+        return self._backend.delete_many([self._full(key) for key in keys])
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.set(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if not self.delete(key):
+            raise KeyError(key)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`, after storing `default` if it was absent; all callers get the same."""
+        while True:
+            value = self.get(key, MISSING)
+            if value is not MISSING:
+                return value
+            if self.add(key, default):
+                return copy_value(default)  # not get(key): another writer may have been there since
+
+    def pop(self, key: str, default: Any = MISSING) -> Any:
+        """Remove `key` and return its value: of several callers one gets it.
+
+        Raises:
+            KeyError: it is absent and no `default` was given.
+        """
+        entry = self._backend.take(self._full(key))
+        if entry is not None:
+            return entry.value
+        if default is MISSING:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove some entry and return its key and value.
+
+        Raises:
+            KeyError: the store is empty.
+        """
+        while keys := list(self):
+            for key in keys:
+                entry = self._backend.take(self._prefix + key)
+                if entry is not None:
+                    return key, entry.value
+        raise KeyError("the store is empty")
+
+    def update(self, other: Any = (), /, **values: Any) -> None:
+        """Store every item of `other` and `values`, each atomically."""
+        self.set_many(dict(other, **values))
+
+    def clear(self, prefix: str = "") -> None:
+        """Remove the entries whose keys start with `prefix`, each atomically."""
+        self._backend.clear(self._prefix + prefix)
+
+    # --- Reading, thinking, writing -----------------------------------------
+
+    def update_with(self, key: str, change: Callable[[Any], Any], default: Any = None, ttl_s: float | None = None) -> Any:
+        """Replace the value of `key` by `change(value)` and return it, atomically.
+
+        Args:
+            key: of the value to change.
+            change: gets a copy of the value; called again if another writer came
+                between, so it must have no other effect.
+            default: what `change` gets if the key is absent.
+            ttl_s: None keeps the time at which the entry expires.
+        """
+        backoff = Backoff()
+        while True:
+            entry = self.read(key)
+            value = change(default if entry is None else entry.value)
+            kept_s = None if entry is None else self._backend.remaining_s(entry)
+            try:
+                self.compare_and_set(
+                    key, value, ABSENT if entry is None else entry.generation, kept_s if ttl_s is None else ttl_s
+                )
+            except ConflictError:
+                backoff.sleep()
+            else:
+                return value
+
+    def transaction(self) -> Transaction:
+        """Return a transaction: `with store.transaction() as tx:` reads and writes `tx`, all or nothing.
+
+        Raises:
+            ConflictError: at the end of the block, if a key that was read has
+                changed meanwhile; nothing was written.  `transact` retries.
+        """
+        return Transaction(self._backend, self._prefix)
+
+    def transact(self, body: Callable[[Transaction], Any], timeout_s: float | None = None) -> Any:
+        """Run `body(tx)` in a transaction and return its result, again and again while others come between.
+
+        Args:
+            body: may be called several times, so it must have no other effect.
+            timeout_s: when to give up; None: never.
+
+        Raises:
+            ConflictError: every attempt within `timeout_s` lost a race; nothing was written.
+        """
+        deadline, backoff = Deadline(timeout_s), Backoff()
+        while True:
+            try:
+                with self.transaction() as transaction:
+                    return body(transaction)
+            except ConflictError:
+                if deadline.has_passed():
+                    raise
+                backoff.sleep(deadline)
+
+    # --- Waiting ------------------------------------------------------------
+
+    def wait_for_change(self, key: str, since: int, timeout_s: float | None = None) -> int:
+        """Wait until `key` is at another generation than `since`.
+
+        Args:
+            key: need not exist; `since` is then `ABSENT`.
+            since: the generation the caller has seen.
+            timeout_s: None waits for ever.
+
+        Returns:
+            The generation found: `ABSENT` if the key is gone, `since` if nothing
+            changed in time.
+        """
+        deadline = Deadline(timeout_s)
+        while True:
+            token = self._backend.change_token()
+            entry = self.read(key)
+            generation = ABSENT if entry is None else entry.generation
+            if generation != since or deadline.has_passed():
+                return generation
+            # An expiry changes no token: wake up for it.
+            self._backend.wait(token, deadline.remaining_s(self._until(None if entry is None else entry.expires_at)))
+
+    def watch(self, prefix: str = "", timeout_s: float | None = None) -> Iterator[Change]:
+        """Yield each change of a key that starts with `prefix`, from now on.
+
+        A key that changed several times between two looks is yielded once, with
+        its newest entry; None stands for a key that is gone.
+
+        Args:
+            prefix: of the keys to watch.
+            timeout_s: end after that long without a change; None: never end.
+        """
+        # Not a generator itself: what changes before the first next() counts too.
+        full = self._prefix + prefix
+        token, entries = self._look(full)
+        return self._changes(full, timeout_s, token, entries)
+
+    def _changes(self, full: str, timeout_s: float | None, token: int, before: dict[str, Entry]) -> Iterator[Change]:
+        skip = len(self._prefix)
+        known = {key: (entry.generation, entry.expires_at) for key, entry in before.items()}
+        del before  # the values are not needed, and may be large
+        deadline = Deadline(timeout_s)
+        while True:
+            # An expiry changes no token: wake up for the first one.
+            first = min((expires_at for _, expires_at in known.values() if expires_at is not None), default=None)
+            self._backend.wait(token, deadline.remaining_s(self._until(first)))
+            token, entries = self._look(full)
+            changes = [Change(key[skip:], None) for key in known.keys() - entries.keys()]
+            changes += [
+                Change(key[skip:], entry)
+                for key, entry in entries.items()
+                if key not in known or known[key][0] != entry.generation
+            ]
+            known = {key: (entry.generation, entry.expires_at) for key, entry in entries.items()}
+            if changes:
+                yield from changes
+                deadline = Deadline(timeout_s)
+            elif deadline.has_passed():
+                return
+
+    def _look(self, full: str) -> tuple[int, dict[str, Entry]]:
+        # The token first: a change during the look is then seen by the next one.
+        token = self._backend.change_token()
+        return token, {key: entry for key in self._backend.keys(full) if (entry := self._backend.read(key))}
+
+    def _until(self, expires_at: float | None) -> float:
+        if expires_at is None:
+            return _LONGEST_WAIT_S
+        return min(max(expires_at - self._backend.now(), 0.0) + 1e-3, _LONGEST_WAIT_S)
+
+    # --- Locks --------------------------------------------------------------
+
+    def lock(self, name: str, timeout_s: float | None = None) -> Lock:
+        """Return the lock of this name: `with store.lock("rebuild") as lock: ...`.
+
+        It is freed when its holder dies, excludes threads, interpreters and
+        processes as far as the store reaches, is not re-entrant, and hands out
+        a fencing token (`lock.token`).
+
+        Args:
+            name: 1 to 512 bytes of UTF-8; locks and keys do not meet.
+            timeout_s: how long `with` and `acquire()` wait; None: for ever.
+        """
+        return self._backend.lock(self._full(name), timeout_s)
+
+    def locks(self) -> list[LockRecord]:
+        """Return the locks that were ever acquired here, each with its latest owner and whether it is held."""
+        records = [record for record in self._backend.locks() if record.name.startswith(self._prefix)]
+        return [record._replace(name=record.name[len(self._prefix) :]) for record in records]
+
+    # --- Iterating ----------------------------------------------------------
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the keys as they are now; a key that stays throughout comes exactly once."""
+        skip = len(self._prefix)
+        return iter([key[skip:] for key in self._backend.keys(self._prefix)])
+
+    def __len__(self) -> int:
+        return self._backend.count(self._prefix)
+
+    def keys(self, prefix: str = "") -> KeysView[str]:
+        """Return a view of the keys that start with `prefix`."""
+        return KeysView(_Selection(self, prefix))
+
+    def values(self, prefix: str = "") -> ValuesView[Any]:
+        """Return a view of the values whose keys start with `prefix`."""
+        return _Values(_Selection(self, prefix))
+
+    def items(self, prefix: str = "") -> ItemsView[str, Any]:
+        """Return a view of the items whose keys start with `prefix`."""
+        return _Items(_Selection(self, prefix))
+
+    # --- Names, figures, the end --------------------------------------------
+
+    def namespace(self, name: str) -> Store:
+        """Return a view of the entries and locks whose names start with `name` and a colon.
+
+        It shares the backend, and is closed with it.
+        """
+        if type(name) is not str or not name or _SEPARATOR in name:
+            raise KeyFormatError(found=f"the namespace {name!r}; its name is a str without a colon")
+        return Store(self._backend, f"{self._prefix}{name}{_SEPARATOR}")
+
+    @property
+    def url(self) -> str:
+        """The URL that opens the same store from any caller within its scope."""
+        return self._backend.url
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend promises: scope, durability, clock, limits."""
+        return self._backend.capabilities
+
+    def stats(self) -> dict[str, int | float | str]:
+        """Return figures for people: entries, bytes, capacity_bytes and the backend's own."""
+        return self._backend.stats()
+
+    def check(self) -> None:
+        """Verify every invariant of what is stored.
+
+        Raises:
+            CorruptError: names the invariant and the place.
+        """
+        self._backend.check()
+
+    def close(self) -> None:
+        """Give back what this handle holds; what is stored stays.  Closing twice is no error."""
+        backend, self._backend = self._backend, _ClosedBackend(self._backend.url, self._backend.capabilities)
+        self._bind(self._backend)
+        backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.capabilities.scope < Scope.PROCESS:
+            raise ScopeError(
+                url=self.url,
+                needed="scope PROCESS, to open it on the other side",
+                given=f"scope {self.capabilities.scope.name}",
+                advice="Use shm:, file: or sqlite: to share a store with another interpreter or process.",
+            )
+        return _reopen, (self.url, self._prefix)
+
+    def __repr__(self) -> str:
+        return f"<Store {self.url}{f' namespace {self._prefix!r}' if self._prefix else ''}>"
+
+    def _full(self, key: str) -> str:
+        if type(key) is not str or not key:
+            raise KeyFormatError(found=repr(key) if type(key) is str else f"a {type(key).__name__}")
+        return self._prefix + key
+
+
+_LONGEST_WAIT_S: Final = 3600.0
+
+
+def _reopen(url: str, prefix: str) -> Store:
+    from sharedstate.registry import connect
+
+    return Store(connect(url), prefix)
+
+
+class _Selection(Mapping[str, Any]):
+    """The part of a store under a prefix, as the views of `collections.abc` want it."""
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+
+    def __getitem__(self, key: str) -> Any:
+        if not key.startswith(self._prefix):
+            raise KeyError(key)
+        return self._store[key]
+
+    def walk(self) -> Iterator[tuple[str, Any]]:
+        """Yield the items that are there when their turn comes."""
+        for key in self:
+            value = self._store.get(key, MISSING)
+            if value is not MISSING:
+                yield key, value
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and key.startswith(self._prefix) and key in self._store
+
+    def __iter__(self) -> Iterator[str]:
+        store = self._store
+        skip = len(store._prefix)
+        return iter([key[skip:] for key in store._backend.keys(store._prefix + self._prefix)])
+
+    def __len__(self) -> int:
+        return self._store._backend.count(self._store._prefix + self._prefix)
+
+
+# The views of collections.abc would raise KeyError for a key that somebody
+# deletes while they walk.
+
+
+class _Items(ItemsView[str, Any]):
+    _mapping: _Selection
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return self._mapping.walk()
+
+
+class _Values(ValuesView[Any]):
+    _mapping: _Selection
+
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in self._mapping.walk())
+
+    def __contains__(self, value: object) -> bool:
+        return any(value is found or value == found for found in self)
+
+
+class _ClosedBackend:
+    """What a closed store has in place of its backend: every verb says so."""
+
+    def __init__(self, url: str, capabilities: Capabilities) -> None:
+        self.url = url
+        self.capabilities = capabilities
+
+    def close(self) -> None:
+        """Closing twice is no error."""
+
+    def __getattr__(self, verb: str) -> Callable[..., NoReturn]:
+        def refuse(*_arguments: Any, **_options: Any) -> NoReturn:
+            raise ClosedError(url=self.url)
+
+        return refuse
