@@ -1,0 +1,8 @@
+"""`memory:name`: a dict of this interpreter, with the semantics of a shared store.
+
+The plug-in's door; see `sharedstate_memory.table` for what it keeps.
+"""
+
+from sharedstate_memory.backend import CAPABILITIES, connect, discover, remove
+
+__all__ = ["CAPABILITIES", "connect", "discover", "remove"]

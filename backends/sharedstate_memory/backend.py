@@ -1,0 +1,430 @@
+"""Entries in one dict per store name and interpreter.
+
+A shared store's semantics without sharing: values are copied in and out, so
+that changing the URL never changes what the program does.  Scalars, which
+nobody can change, are kept as they are; containers are kept encoded.
+
+Thread safety: every method, from any thread.  Reads of one key take no lock: an
+entry is one tuple, replaced and never changed.
+
+Invariants, with `_lock` held:
+    M1  every stored generation is at most `last`
+    M2  `last` only grows, so a deleted key never reuses a generation
+    M3  an entry that is visible is complete
+Fork: hooks hold every lock across it, so the child's copy is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from _thread import LockType, allocate_lock
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sharedstate.backend import Backend, Deadline, Lock, add_numbers, check_ttl
+from sharedstate.errors import ClosedError, ConflictError, CorruptError, UnavailableError
+from sharedstate.model import (
+    ABSENT,
+    DELETE,
+    Capabilities,
+    Clock,
+    Durability,
+    Entry,
+    LockRecord,
+    Owner,
+    Put,
+    Scope,
+    Write,
+)
+from sharedstate.values import check_key, decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sharedstate.backend import StoreUrl
+
+CAPABILITIES: Final = Capabilities(
+    scope=Scope.INTERPRETER,
+    durability=Durability.PROCESS,
+    clock=Clock.BOOT,
+    max_value_bytes=2**31,
+    max_transaction_keys=2**31,
+)
+
+_CONTAINERS: Final = frozenset({list, tuple, dict})
+_PURGE_AFTER: Final = 1000
+
+
+class _Stored(NamedTuple):
+    value: Any  # a scalar, or the bytes of an encoded container
+    is_encoded: bool
+    generation: int
+    expires_at: float | None  # on the boot clock
+
+
+class _Mutex:
+    """One named lock of one table."""
+
+    __slots__ = ("lock", "record")
+
+    def __init__(self) -> None:
+        self.lock = allocate_lock()
+        self.record: LockRecord | None = None  # guarded by lock; the latest acquisition's
+
+
+class _Table:
+    """One store of this interpreter: what all its handles share."""
+
+    def __init__(self) -> None:
+        self.lock = allocate_lock()
+        self.entries: dict[str, _Stored] = {}  # guarded by lock; single reads need none
+        self.last = ABSENT  # guarded by lock; the newest generation, also of deletes
+        self.expiring = 0  # guarded by lock; entries with a deadline written since the last purge
+        self.waiters: list[LockType] = []  # guarded by lock
+        self.mutexes: dict[str, _Mutex] = {}  # guarded by lock
+        self.is_removed = False  # guarded by lock
+
+    def wake_locked(self) -> None:
+        """Let every waiter look again."""
+        for waiter in self.waiters:
+            waiter.release()
+        self.waiters.clear()
+
+    def purge_locked(self) -> None:
+        """Drop expired entries, once enough were written to pay for the walk."""
+        if self.expiring < max(_PURGE_AFTER, len(self.entries) // 2):
+            return
+        now = _now()
+        for key in [key for key, stored in self.entries.items() if _is_past(stored, now)]:
+            del self.entries[key]
+        self.expiring = 0
+
+
+_tables: dict[str, _Table] = {}  # guarded by _tables_lock
+_tables_lock = allocate_lock()
+
+
+def _before_fork() -> None:
+    _tables_lock.acquire()
+    for table in _tables.values():
+        table.lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    for table in _tables.values():
+        table.lock.release()
+    _tables_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for table in _tables.values():
+        table.waiters.clear()
+        for mutex in table.mutexes.values():
+            mutex.lock = allocate_lock()  # the parent's holders are not here
+    _after_fork_in_parent()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)
+
+
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _is_past(stored: _Stored, now: float) -> bool:
+    return stored.expires_at is not None and stored.expires_at <= now
+
+
+def connect(url: StoreUrl) -> MemoryBackend:
+    """Open this interpreter's store of that name."""
+    name = url.name(default="default")
+    url.finish()
+    with _tables_lock:
+        table = _tables.setdefault(name, _Table())
+    return MemoryBackend(url.canonical(name), table)
+
+
+def discover() -> list[str]:
+    """Return the URLs of this interpreter's stores."""
+    with _tables_lock:
+        return [f"memory:{name}" for name in _tables]
+
+
+def remove(url: StoreUrl) -> None:
+    """Remove this interpreter's store of that name; open handles see it as gone."""
+    name = url.name(default="default")
+    with _tables_lock:
+        table = _tables.pop(name, None)
+    if table is None:
+        raise UnavailableError(url=url.text, reason="this interpreter has no such store", advice="Nothing to remove.")
+    with table.lock:
+        table.is_removed = True
+        table.entries.clear()
+        table.wake_locked()
+
+
+class _ClosedEntries(dict[str, _Stored]):
+    """What a closed handle reads from."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._url = url
+
+    def get(self, *_arguments: Any) -> Any:
+        """Refuse."""
+        raise ClosedError(url=self._url)
+
+
+class MemoryBackend(Backend):
+    """One handle on one of this interpreter's tables."""
+
+    capabilities = CAPABILITIES
+
+    def __init__(self, url: str, table: _Table) -> None:
+        self.url = url
+        self._table: _Table | None = table
+        self._entries = table.entries  # the table's own dict, for reads without a lock
+
+    # --- Reading ------------------------------------------------------------
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`, or `default`."""
+        try:
+            stored = self._entries.get(key)
+        except TypeError:  # unhashable
+            stored = None
+        if stored is None:
+            check_key(key)
+            return default
+        value, is_encoded, _, expires_at = stored
+        if expires_at is not None and expires_at <= _now():
+            return default
+        return decode(value) if is_encoded else value
+
+    def read(self, key: str) -> Entry | None:
+        """Return the entry of `key`, or None."""
+        check_key(key)
+        stored = self._entries.get(key)
+        return None if stored is None or _is_past(stored, _now()) else _entry(stored)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the keys that start with `prefix`."""
+        table, now = self._open_table(), _now()
+        with table.lock:
+            return [key for key, stored in table.entries.items() if key.startswith(prefix) and not _is_past(stored, now)]
+
+    # --- Writing ------------------------------------------------------------
+
+    def set(self, key: str, value: Any, ttl_s: float | None = None) -> None:
+        """Store `value`, whatever was there."""
+        check_key(key)
+        table = self._open_table()
+        kept, is_encoded = _pack(value)
+        expires_at = None if ttl_s is None else _deadline(ttl_s)
+        table.lock.acquire()  # noqa: SIM115  `with` costs twice as much
+        try:
+            table.last = generation = table.last + 1
+            table.entries[key] = _Stored(kept, is_encoded, generation, expires_at)
+            if expires_at is not None:
+                table.expiring += 1
+                table.purge_locked()
+            if table.waiters:
+                table.wake_locked()
+        finally:
+            table.lock.release()
+
+    def increment(
+        self, key: str, by: int | float = 1, initial: int | float = 0, ttl_s: float | None = None
+    ) -> int | float:
+        """Add `by` to the number at `key` and return the sum."""
+        check_key(key)
+        table = self._open_table()
+        created_until = None if ttl_s is None else _deadline(ttl_s)
+        with table.lock:
+            stored = table.entries.get(key)
+            if stored is None or _is_past(stored, _now()):
+                total, expires_at = add_numbers(key, initial, by), created_until
+            else:
+                total, expires_at = add_numbers(key, _entry(stored).value, by), stored.expires_at
+            table.last += 1
+            table.entries[key] = _Stored(total, False, table.last, expires_at)
+            table.wake_locked()
+            return total
+
+    def take(self, key: str) -> Entry | None:
+        """Remove `key` and return what it was."""
+        check_key(key)
+        table = self._open_table()
+        with table.lock:
+            stored = table.entries.pop(key, None)
+            if stored is None or _is_past(stored, _now()):
+                return None
+            table.last += 1
+            table.wake_locked()
+        return _entry(stored)
+
+    def touch(self, key: str, ttl_s: float | None) -> bool:
+        """Let `key` expire at another time."""
+        check_key(key)
+        expires_at = None if ttl_s is None else _deadline(ttl_s)
+        table = self._open_table()
+        with table.lock:
+            stored = table.entries.get(key)
+            if stored is None or _is_past(stored, _now()):
+                return False
+            table.entries[key] = stored._replace(expires_at=expires_at)
+            table.wake_locked()  # who waits for its expiry must look again
+            return True
+
+    def commit(self, writes: Mapping[str, Write], expected: Mapping[str, int] = {}) -> dict[str, int]:  # noqa: B006
+        """Apply all of `writes` if every key of `expected` is at that generation."""
+        for key in (*writes, *expected):
+            check_key(key)
+        packed = {key: _prepare(write) for key, write in writes.items() if isinstance(write, Put)}
+        table = self._open_table()
+        generations: dict[str, int] = {}
+        with table.lock:
+            now = _now()
+            for key, generation in expected.items():
+                stored = table.entries.get(key)
+                found = ABSENT if stored is None or _is_past(stored, now) else stored.generation
+                if found != generation:
+                    raise ConflictError(key=key, expected=generation, found=found)
+            for key, write in writes.items():
+                table.last += 1
+                if write is DELETE:
+                    table.entries.pop(key, None)
+                    generations[key] = ABSENT
+                else:
+                    table.entries[key] = packed[key]._replace(generation=table.last)
+                    generations[key] = table.last
+            table.wake_locked()
+        return generations
+
+    # --- Waiting and locks --------------------------------------------------
+
+    def change_token(self) -> int:
+        """Return the newest generation."""
+        return self._open_table().last
+
+    def wait(self, token: int, timeout_s: float | None = None) -> bool:
+        """Wait until a write moved the token on."""
+        table, waiter = self._open_table(), allocate_lock()
+        waiter.acquire()
+        with table.lock:
+            if table.last != token:
+                return True
+            table.waiters.append(waiter)
+        waiter.acquire(timeout=-1 if timeout_s is None else timeout_s)
+        with table.lock:
+            if waiter in table.waiters:
+                table.waiters.remove(waiter)
+            return table.last != token
+
+    def lock(self, name: str, timeout_s: float | None = None) -> Lock:
+        """Return the lock of this name."""
+        check_key(name)
+        table = self._open_table()
+        with table.lock:
+            mutex = table.mutexes.setdefault(name, _Mutex())
+        return MemoryLock(self.url, name, timeout_s, mutex)
+
+    def locks(self) -> list[LockRecord]:
+        """Return what each lock says of itself."""
+        table = self._open_table()
+        with table.lock:
+            mutexes = list(table.mutexes.values())
+        return [mutex.record._replace(held=mutex.lock.locked()) for mutex in mutexes if mutex.record is not None]
+
+    # --- Figures and the end ------------------------------------------------
+
+    def stats(self) -> dict[str, int | float | str]:
+        """Return the number of entries and the encoded bytes of their values."""
+        table = self._open_table()
+        with table.lock:
+            stored = list(table.entries.values())
+        size = sum(len(item.value) if item.is_encoded else len(encode(item.value)) for item in stored)
+        return {"entries": self.count(), "bytes": size, "capacity_bytes": 0, "generation": table.last}
+
+    def check(self) -> None:
+        """Verify M1, and that every container decodes."""
+        table = self._open_table()
+        with table.lock:
+            for key, stored in table.entries.items():
+                if not ABSENT < stored.generation <= table.last:
+                    raise CorruptError(url=self.url, reason=f"M1: {key!r} is at generation {stored.generation}")
+                if stored.is_encoded:
+                    decode(stored.value)
+
+    def close(self) -> None:
+        """Let go of the table, which stays until the interpreter ends."""
+        self._table = None
+        self._entries = _ClosedEntries(self.url)
+
+    def _open_table(self) -> _Table:
+        table = self._table
+        if table is None:
+            raise ClosedError(url=self.url)
+        if table.is_removed:
+            advice = "Close this handle and open the store again, which makes a new one."
+            raise UnavailableError(url=self.url, reason="the store was removed", advice=advice)
+        return table
+
+
+class MemoryLock(Lock):
+    """A named lock between the threads of one interpreter.
+
+    It cannot be lost.  A thread that ends without releasing it keeps it held
+    until the `Lock` object ends; nothing but the interpreter's end outlasts that.
+    """
+
+    def __init__(self, url: str, name: str, timeout_s: float | None, mutex: _Mutex) -> None:
+        self._held: LockType | None = None  # set before anything may raise, for __del__
+        super().__init__(url, name, timeout_s)
+        self._mutex = mutex
+
+    def _seize(self, deadline: Deadline) -> int:
+        lock, mutex = self._mutex.lock, self._mutex
+        acquired = lock.acquire() if deadline.timeout_s is None else lock.acquire(timeout=deadline.remaining_s(3600.0))
+        if not acquired:
+            raise deadline.timed_out(self.url, f"lock {self.name!r}", str(mutex.record.owner) if mutex.record else "")
+        now_s = time.time()
+        token = max(mutex.record.token + 1 if mutex.record else 1, int(now_s * 1e6))
+        mutex.record = LockRecord(self.name, True, token, Owner.current(), now_s)
+        self._held = lock
+        return token
+
+    def _free(self) -> None:
+        if self._held is not None:
+            held, self._held = self._held, None
+            held.release()
+
+    def _forget(self) -> None:
+        self._held = None
+
+    def __del__(self) -> None:
+        self._free()
+
+
+def _entry(stored: _Stored) -> Entry:
+    value = decode(stored.value) if stored.is_encoded else stored.value
+    return Entry(value, stored.generation, stored.expires_at)
+
+
+def _deadline(ttl_s: float) -> float:
+    check_ttl(ttl_s)
+    return _now() + ttl_s
+
+
+def _prepare(write: Put) -> _Stored:
+    kept, is_encoded = _pack(write.value)
+    return _Stored(kept, is_encoded, ABSENT, None if write.ttl_s is None else _deadline(write.ttl_s))
+
+
+def _pack(value: Any) -> tuple[Any, bool]:
+    """Return what to keep of `value`, and whether it is encoded."""
+    encoded = encode(value)  # refuses what no backend could keep
+    return (encoded, True) if type(value) in _CONTAINERS else (value, False)
+
