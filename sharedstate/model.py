@@ -13,7 +13,12 @@ import os
 # CPython 3.11 and 3.12 hang when the interpreter ends.
 from _thread import get_native_id
 from enum import Enum, IntEnum
-from typing import Any, Final, NamedTuple
+
+from sharedstate._light import NamedTuple
+
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 # Not dataclasses: they import inspect, which each fresh interpreter would pay
 # for with more time than everything else here costs.

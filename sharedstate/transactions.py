@@ -11,16 +11,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 from sharedstate.backend.contract import add_numbers
 from sharedstate.backend.waiting import check_ttl
 from sharedstate.model import ABSENT, DELETE, MISSING, Entry, Put, Write
 from sharedstate.values import check_key, decode, encode
 
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
+    from typing import Any, Self
 
     from sharedstate.backend.contract import Backend
 
@@ -41,6 +41,7 @@ class Transaction:
         self._prefix = prefix
         self._seen: dict[str, Entry | None] = {}  # by full key, so that a second read agrees
         self._writes: dict[str, Write] = {}
+        self._kept: dict[str, Entry] = {}  # written keys that expire as this entry did
 
     # --- Reading ------------------------------------------------------------
 
@@ -78,7 +79,9 @@ class Transaction:
         """
         check_ttl(ttl_s)
         encode(value)  # so that the line that stores a bad value is the one that raises
-        self._writes[self._full(key)] = Put(copy_value(value), ttl_s)
+        full = self._full(key)
+        self._writes[full] = Put(copy_value(value), ttl_s)
+        self._kept.pop(full, None)
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.set(key, value)
@@ -86,7 +89,9 @@ class Transaction:
     def __delitem__(self, key: str) -> None:
         if key not in self:
             raise KeyError(key)
-        self._writes[self._full(key)] = DELETE
+        full = self._full(key)
+        self._writes[full] = DELETE
+        self._kept.pop(full, None)
 
     def delete(self, key: str) -> bool:
         """Remove `key` when the transaction commits; return whether it was there."""
@@ -100,11 +105,10 @@ class Transaction:
         total = add_numbers(key, self.get(key, initial), by)
         full = self._full(key)
         write = self._writes.get(full)
-        if write is None:
-            entry = self._look(full)
-            self.set(key, total, None if entry is None else self._backend.remaining_s(entry))
-        else:
-            self.set(key, total, None if write is DELETE else write.ttl_s)
+        kept = self._look(full) if write is None else self._kept.get(full)
+        self.set(key, total, write.ttl_s if isinstance(write, Put) else None)
+        if kept is not None:
+            self._kept[full] = kept
         return total
 
     # --- Ending -------------------------------------------------------------
@@ -118,6 +122,9 @@ class Transaction:
         """
         if self._writes or len(self._seen) > 1:
             expected = {key: ABSENT if entry is None else entry.generation for key, entry in self._seen.items()}
+            # Only now: the body may have taken long, and a kept deadline must not move by that.
+            for key, entry in self._kept.items():
+                self._writes[key] = Put(self._writes[key].value, self._backend.remaining_s(entry))
             self._backend.commit(self._writes, expected)
 
     def __enter__(self) -> Self:

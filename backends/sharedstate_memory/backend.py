@@ -19,8 +19,8 @@ from __future__ import annotations
 import os
 import time
 from _thread import LockType, allocate_lock
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from sharedstate._light import NamedTuple
 from sharedstate.backend import Backend, Deadline, Lock, add_numbers, check_ttl
 from sharedstate.errors import ClosedError, ConflictError, CorruptError, UnavailableError
 from sharedstate.model import (
@@ -38,10 +38,12 @@ from sharedstate.model import (
 )
 from sharedstate.values import check_key, decode, encode
 
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sharedstate.backend import StoreUrl
+    from typing import Any, Final
 
 CAPABILITIES: Final = Capabilities(
     scope=Scope.INTERPRETER,
@@ -250,6 +252,9 @@ class MemoryBackend(Backend):
                 total, expires_at = add_numbers(key, _entry(stored).value, by), stored.expires_at
             table.last += 1
             table.entries[key] = _Stored(total, False, table.last, expires_at)
+            if stored is None and expires_at is not None:
+                table.expiring += 1
+                table.purge_locked()
             table.wake_locked()
             return total
 
@@ -275,7 +280,9 @@ class MemoryBackend(Backend):
             if stored is None or _is_past(stored, _now()):
                 return False
             table.entries[key] = stored._replace(expires_at=expires_at)
-            table.wake_locked()  # who waits for its expiry must look again
+            table.expiring += expires_at is not None
+            table.last += 1  # who waits for its expiry must look again
+            table.wake_locked()
             return True
 
     def commit(self, writes: Mapping[str, Write], expected: Mapping[str, int] = {}) -> dict[str, int]:  # noqa: B006
@@ -300,13 +307,15 @@ class MemoryBackend(Backend):
                 else:
                     table.entries[key] = packed[key]._replace(generation=table.last)
                     generations[key] = table.last
+                    table.expiring += packed[key].expires_at is not None
+            table.purge_locked()
             table.wake_locked()
         return generations
 
     # --- Waiting and locks --------------------------------------------------
 
     def change_token(self) -> int:
-        """Return the newest generation."""
+        """Return the number of the newest change: a generation, a removal or a new deadline."""
         return self._open_table().last
 
     def wait(self, token: int, timeout_s: float | None = None) -> bool:
@@ -360,8 +369,11 @@ class MemoryBackend(Backend):
 
     def close(self) -> None:
         """Let go of the table, which stays until the interpreter ends."""
-        self._table = None
+        table, self._table = self._table, None
         self._entries = _ClosedEntries(self.url)
+        if table is not None:
+            with table.lock:
+                table.wake_locked()  # a thread that waits through this handle must learn of it
 
     def _open_table(self) -> _Table:
         table = self._table

@@ -1,6 +1,6 @@
 """What a plug-in author needs: the contract, and the parts that plug-ins share."""
 
-from sharedstate.backend.contract import Backend, Plugin, add_numbers
+from sharedstate.backend.contract import Backend, add_numbers
 from sharedstate.backend.files import make_directory, open_private, translate_os_error
 from sharedstate.backend.forks import close_on_fork, fork_epoch, keep_on_fork
 from sharedstate.backend.locks import FileLock, Lock, LockDirectory
@@ -15,7 +15,6 @@ __all__ = [
     "FileLock",
     "Lock",
     "LockDirectory",
-    "Plugin",
     "StoreUrl",
     "add_numbers",
     "check_ttl",

@@ -1,7 +1,7 @@
 """The contract: what one kind of storage must do to be a backend.
 
 A plug-in is a module named `sharedstate_<scheme>` (or an entry point of the
-group `sharedstate.backends`) with a function `connect`; see `Plugin`.  What it
+group `sharedstate.backends`) with a function `connect`; see `plugin.Plugin`.  What it
 returns implements `Backend`.  Eight primitives are enough: every other verb is
 derived from them here, and may be overridden where the storage does it faster.
 
@@ -22,46 +22,20 @@ Keys reach a backend as they are; it checks them with `values.check_key`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sharedstate.backend.locks import Lock
-from sharedstate.backend.waiting import Backoff, Deadline, clock_s
+from sharedstate.backend.waiting import Backoff, Deadline, check_ttl, clock_s
 from sharedstate.errors import ConflictError, CounterOverflowError, ValueTypeError
 from sharedstate.model import ABSENT, DELETE, Capabilities, Entry, LockRecord, Put, Write
 
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from typing import Any, Final
 
-    from sharedstate.backend.urls import StoreUrl
-
-__all__ = ["Backend", "Plugin", "add_numbers"]
+__all__ = ["Backend", "add_numbers"]
 
 _NOTHING_EXPECTED: Mapping[str, int] = {}
-
-
-class Plugin(Protocol):
-    """What the registry expects of a plug-in's module."""
-
-    CAPABILITIES: Capabilities
-    """The most that any store of this scheme gives; used to suggest a backend."""
-
-    def connect(self, url: StoreUrl) -> Backend:
-        """Open the store that `url` names, creating it if there is none.
-
-        Raises:
-            UrlError: a malformed name, or an unknown or unusable parameter.
-            UnavailableError: the storage cannot be used; the error says why.
-            CorruptError: what is there is foreign or damaged; it is left as found.
-        """
-        ...
-
-    def discover(self) -> list[str]:
-        """Return the URLs of the stores that exist on this machine, where that can be known."""
-        ...
-
-    def remove(self, url: StoreUrl) -> None:
-        """Remove the store and its locks.  Handles that are open see it as gone."""
-        ...
 
 
 class Backend(ABC):
@@ -117,7 +91,10 @@ class Backend(ABC):
 
     @abstractmethod
     def change_token(self) -> int:
-        """Return a number that differs after any change of the store's entries."""
+        """Return a number that differs after any change of the store's entries, deadlines included.
+
+        An entry that expires is no change: who waits for that knows the deadline.
+        """
 
     @abstractmethod
     def lock(self, name: str, timeout_s: float | None = None) -> Lock:
@@ -189,6 +166,7 @@ class Backend(ABC):
 
         `ttl_s` counts only when the key is created: a window starts at its first hit.
         """
+        check_ttl(ttl_s)
         backoff = Backoff()
         while True:
             entry = self.read(key)

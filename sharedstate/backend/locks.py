@@ -22,7 +22,6 @@ import time
 from _thread import allocate_lock, get_ident
 from abc import ABC, abstractmethod
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
-from typing import TYPE_CHECKING, Final
 
 from sharedstate.backend.files import make_directory, open_private, translate_os_error
 from sharedstate.backend.forks import close_on_fork, fork_epoch, keep_on_fork
@@ -30,9 +29,10 @@ from sharedstate.backend.waiting import Backoff, Deadline
 from sharedstate.errors import CorruptError, LockLostError, LockOwnershipError, LockTimeoutError
 from sharedstate.model import MISSING, LockRecord, Missing, Owner
 
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
+    from typing import Final, Self
 
 __all__ = ["FileLock", "Lock", "LockDirectory"]
 

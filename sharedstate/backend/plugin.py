@@ -1,0 +1,48 @@
+"""What the registry expects of a plug-in's module.
+
+A page of its own, imported by type checkers only: nothing needs it to run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from sharedstate.backend.contract import Backend
+    from sharedstate.backend.urls import StoreUrl
+    from sharedstate.model import Capabilities
+
+__all__ = ["Plugin"]
+
+
+class Plugin(Protocol):
+    """What the registry expects of a plug-in's module."""
+
+    CAPABILITIES: Capabilities
+    """The most that any store of this scheme gives; used to suggest a backend."""
+
+    def connect(self, url: StoreUrl) -> Backend:
+        """Open the store that `url` names, creating it if there is none.
+
+        Raises:
+            UrlError: a malformed name, or an unknown or unusable parameter.
+            UnavailableError: the storage cannot be used; the error says why.
+            CorruptError: what is there is foreign or damaged; it is left as found.
+        """
+        ...
+
+    def discover(self) -> list[str]:
+        """Return the URLs of the stores that exist on this machine, where that can be known."""
+        ...
+
+    def remove(self, url: StoreUrl) -> None:
+        """Remove the store and its locks.  Handles that are open see it as gone."""
+        ...
+
+    def temporary_url(self, directory: str) -> str:
+        """Return the URL of a store that does not exist yet, for an experiment.
+
+        Args:
+            directory: of the caller's, empty; a store that lives in files goes below it.
+        """
+        ...
