@@ -10,6 +10,10 @@ one that the C codec, tested against it, gives too.
 Relied on by `sharedstate.values` alone, which imports it only if it must.
 """
 
+# msgpack has no types:
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+# pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import struct
@@ -23,7 +27,7 @@ _DATETIME_BYTES = 16
 _MAX_DEPTH = 64
 
 
-def encode(value: Any) -> bytes:
+def encode(value: Any, /) -> bytes:
     """See `sharedstate.values.encode`."""
     from sharedstate.values import check
 
@@ -33,8 +37,8 @@ def encode(value: Any) -> bytes:
 
 def _pack(value: Any) -> bytes:
     # strict_types: a tuple is then no array, but left to _pack_extension.
-    packed: bytes = msgpack.packb(value, default=_pack_extension, strict_types=True, use_bin_type=True)
-    return packed
+    packed: Any = msgpack.packb(value, default=_pack_extension, strict_types=True, use_bin_type=True)
+    return bytes(packed)
 
 
 def _pack_extension(value: Any) -> msgpack.ExtType:
@@ -47,7 +51,7 @@ def _pack_extension(value: Any) -> msgpack.ExtType:
     return msgpack.ExtType(_EXT_DATETIME, payload)
 
 
-def decode(encoded: bytes | bytearray | memoryview) -> Any:
+def decode(encoded: bytes | bytearray | memoryview, /) -> Any:
     """See `sharedstate.values.decode`."""
     from sharedstate.errors import ValueTypeError
     from sharedstate.values import check
@@ -171,7 +175,7 @@ class _Reader:
         if first in _LENGTHS:
             form, kind = _LENGTHS[first]
             return self._read_sized(kind, head, self._number(head, form), depth)
-        self._refuse(head, "0xc1 is no type")
+        return self._refuse(head, "0xc1 is no type")
 
     def _read_sized(self, kind: str, head: int, count: int, depth: int) -> Any:
         if kind == "bytes":
@@ -199,7 +203,7 @@ class _Reader:
 
     def _read_list(self, head: int, count: int, depth: int) -> list[Any]:
         self._enter(head, count, depth)
-        items = []
+        items: list[Any] = []
         for _ in range(count):
             self._due -= 1
             items.append(self._read(depth + 1))
@@ -235,7 +239,7 @@ class _Reader:
             return self._read_tuple(head, count, depth)
         if code == _EXT_DATETIME:
             return self._read_datetime(head, count)
-        self._refuse(head, "unknown extension type")
+        return self._refuse(head, "unknown extension type")
 
     def _read_tuple(self, head: int, count: int, depth: int) -> tuple[Any, ...]:
         first = self._octets[self._at] if count else 0

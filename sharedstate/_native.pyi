@@ -5,8 +5,6 @@ Loads in any number of interpreters at once, each with its own GIL.  Use
 module is built.
 """
 
-from typing_extensions import Buffer  # in a stub: resolved by type checkers, never imported
-
 from sharedstate.values import Value
 
 def encode(value: Value, /) -> bytes:
@@ -17,7 +15,7 @@ def encode(value: Value, /) -> bytes:
             names the element at fault.
     """
 
-def decode(encoded: Buffer, /) -> Value:
+def decode(encoded: bytes | bytearray | memoryview, /) -> Value:
     """Return the value that `encode` made these bytes of; what is not `bytes` is copied first.
 
     Raises:
@@ -35,6 +33,14 @@ def fork_epoch() -> int:
     all interpreters of the process.
     """
 
+def forks_made() -> int:
+    """Return a number that grows whenever this process begins to fork.
+
+    If it is equal before opening a descriptor and after `close_on_fork`, no
+    child has inherited the descriptor in between.  If not, close it before
+    locking, and open it anew.
+    """
+
 def close_on_fork(fd: int, /) -> None:
     """Have every forked child close `fd` before it runs; once is enough, twice is the same.
 
@@ -49,11 +55,11 @@ def close_on_fork(fd: int, /) -> None:
         ValueError: `fd` is negative or no C int.
     """
 
-def keep_on_fork(fd: int, /) -> bool:
-    """Undo `close_on_fork(fd)`; return whether there was anything to undo.
+def keep_on_fork(fd: int, /) -> None:
+    """Undo `close_on_fork(fd)`, if that was called.
 
-    Call it just before closing `fd`: after that the number may be another
-    file's, which a child would then lose.
+    Call it after unlocking and before closing `fd`: after the close the number
+    may be another file's, which a child would then lose.
     """
 
 def boot_ns() -> int:

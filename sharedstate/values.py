@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any, Final, NoReturn, TypeAlias
 
-    Value: TypeAlias = (
-        None | bool | int | float | str | bytes | datetime | list["Value"] | tuple["Value", ...] | dict[Any, "Value"]
-    )
+    Value: TypeAlias = Any
 else:
     Value = object
+"""A value of the model; to a type checker, Any.
+
+Not a union: list and dict are invariant, so a caller's `dict[str, int]` would
+be no `Value`, and every result would need a cast before its first index.
+"""
 
 __all__ = ["ACCELERATED", "MAX_DEPTH", "MAX_KEY_BYTES", "Value", "check", "check_key", "decode", "encode"]
 
@@ -86,7 +89,7 @@ def _describe_key(key: object) -> str:
 
 
 def _check(value: Any, path: str, depth: int) -> None:
-    kind: type[Any] = type(value)
+    kind: type = type(value)  # pyright: ignore[reportUnknownVariableType]  the type of Any
     if value is None or kind is bool or kind is float:
         return
     if kind is int:
@@ -95,31 +98,47 @@ def _check(value: Any, path: str, depth: int) -> None:
         _check_str(value, path)
     elif kind is bytes:
         _check_length(value, path)
-    elif kind in {list, tuple, dict}:
-        if depth == MAX_DEPTH:
-            raise ValueTypeError(
-                path=path,
-                found=f"a {kind.__name__} within {MAX_DEPTH} others",
-                advice="Store its parts under keys of their own; a container that holds itself cannot be stored.",
-            )
-        _check_length(value, path)
-        if kind is dict:
-            for key, element in value.items():
-                element_path = f"{path}[{_abbreviated(key)}]"
-                _check_dict_key(key, element_path)
-                _check(element, element_path, depth + 1)
-        else:
-            for index, element in enumerate(value):
-                _check(element, f"{path}[{index}]", depth + 1)
+    elif kind is list or kind is tuple:
+        _check_sequence(value, path, depth)
+    elif kind is dict:
+        _check_dict(value, path, depth)
     elif _is_datetime(kind):
-        if value.utcoffset() is None:
-            raise ValueTypeError(
-                path=path,
-                found="a datetime without a time zone",
-                advice="Make it aware, for instance with .astimezone() or .replace(tzinfo=timezone.utc).",
-            )
+        _check_datetime(value, path)
     else:
         raise ValueTypeError(path=path, found=_type_name(kind), advice=_advice(kind))
+
+
+def _check_sequence(items: list[Any] | tuple[Any, ...], path: str, depth: int) -> None:
+    _check_container(items, path, depth)
+    for index, element in enumerate(items):
+        _check(element, f"{path}[{index}]", depth + 1)
+
+
+def _check_dict(pairs: dict[Any, Any], path: str, depth: int) -> None:
+    _check_container(pairs, path, depth)
+    for key, element in pairs.items():
+        element_path = f"{path}[{_abbreviated(key)}]"
+        _check_dict_key(key, element_path)
+        _check(element, element_path, depth + 1)
+
+
+def _check_container(container: Any, path: str, depth: int) -> None:
+    if depth == MAX_DEPTH:
+        raise ValueTypeError(
+            path=path,
+            found=f"a {type(container).__name__} within {MAX_DEPTH} others",
+            advice="Store its parts under keys of their own; a container that holds itself cannot be stored.",
+        )
+    _check_length(container, path)
+
+
+def _check_datetime(moment: datetime, path: str) -> None:
+    if moment.utcoffset() is None:
+        raise ValueTypeError(
+            path=path,
+            found="a datetime without a time zone",
+            advice="Make it aware, for instance with .astimezone() or .replace(tzinfo=timezone.utc).",
+        )
 
 
 def _check_int(number: int, path: str) -> None:
@@ -170,18 +189,18 @@ def _has_surrogate(text: str) -> bool:
     return False
 
 
-def _is_datetime(kind: type[Any]) -> bool:
+def _is_datetime(kind: type) -> bool:
     return kind.__module__ == "datetime" and kind.__qualname__ == "datetime"
 
 
-def _type_name(kind: type[Any]) -> str:
+def _type_name(kind: type) -> str:
     if kind is type(None):
         return "None"
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
-def _advice(kind: type[Any]) -> str:
+def _advice(kind: type) -> str:
     for plain in _PLAIN_TYPES:
         if issubclass(kind, plain):
             return f"Convert it with {plain.__name__}(), which is what would come back."
@@ -236,10 +255,10 @@ def pack_datetime(moment: datetime) -> bytes | None:
 
 def unpack_datetime(instant_us: int, offset_us: int) -> datetime | None:
     """Return the datetime of a payload, or None if it is out of datetime's range."""
-    from datetime import datetime, timedelta, timezone
+    from datetime import UTC, datetime, timedelta, timezone
 
     try:
-        zone = timezone(timedelta(microseconds=offset_us)) if offset_us else timezone.utc
+        zone = timezone(timedelta(microseconds=offset_us)) if offset_us else UTC
         return datetime(1970, 1, 1, tzinfo=zone) + timedelta(microseconds=instant_us + offset_us)
     except (OverflowError, ValueError):
         return None
@@ -249,10 +268,12 @@ def unpack_datetime(instant_us: int, offset_us: int) -> datetime | None:
 
 try:
     from sharedstate._native import decode, encode
+
+    _is_native = True
 except ImportError:
     from sharedstate._fallback import decode, encode
 
-    ACCELERATED = False
-else:
-    ACCELERATED = True
+    _is_native = False
+
+ACCELERATED: Final = _is_native
 """Whether the codec is C."""

@@ -1,8 +1,8 @@
 """`memory:name`: a dict of this interpreter, with the semantics of a shared store.
 
-The plug-in's door; see `sharedstate_memory.table` for what it keeps.
+The plug-in's door; see `sharedstate_memory.backend` for what it keeps.
 """
 
-from sharedstate_memory.backend import CAPABILITIES, connect, discover, remove
+from sharedstate_memory.backend import CAPABILITIES, connect, discover, remove, temporary_url
 
-__all__ = ["CAPABILITIES", "connect", "discover", "remove"]
+__all__ = ["CAPABILITIES", "connect", "discover", "remove", "temporary_url"]

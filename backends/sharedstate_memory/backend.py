@@ -20,7 +20,6 @@ import os
 import time
 from _thread import LockType, allocate_lock
 
-from sharedstate._light import NamedTuple
 from sharedstate.backend import Backend, Deadline, Lock, add_numbers, check_ttl
 from sharedstate.errors import ClosedError, ConflictError, CorruptError, UnavailableError
 from sharedstate.model import (
@@ -57,11 +56,11 @@ _CONTAINERS: Final = frozenset({list, tuple, dict})
 _PURGE_AFTER: Final = 1000
 
 
-class _Stored(NamedTuple):
-    value: Any  # a scalar, or the bytes of an encoded container
-    is_encoded: bool
-    generation: int
-    expires_at: float | None  # on the boot clock
+if TYPE_CHECKING:
+    # Value (a scalar, or the bytes of an encoded container), is it encoded,
+    # generation, deadline on the boot clock.  A plain tuple: making a named one
+    # would cost more than the rest of a write.
+    _Stored = tuple[Any, bool, int, float | None]
 
 
 class _Mutex:
@@ -136,7 +135,7 @@ def _now() -> float:
 
 
 def _is_past(stored: _Stored, now: float) -> bool:
-    return stored.expires_at is not None and stored.expires_at <= now
+    return stored[3] is not None and stored[3] <= now
 
 
 def connect(url: StoreUrl) -> MemoryBackend:
@@ -167,7 +166,13 @@ def remove(url: StoreUrl) -> None:
         table.wake_locked()
 
 
-class _ClosedEntries(dict[str, _Stored]):
+def temporary_url(directory: str) -> str:
+    """Return the URL of a store that does not exist yet, for an experiment; `directory` is not used."""
+    del directory
+    return f"memory:probe-{os.urandom(8).hex()}"
+
+
+class _ClosedEntries(dict[str, "_Stored"]):
     """What a closed handle reads from."""
 
     def __init__(self, url: str) -> None:
@@ -228,7 +233,7 @@ class MemoryBackend(Backend):
         table.lock.acquire()  # noqa: SIM115  `with` costs twice as much
         try:
             table.last = generation = table.last + 1
-            table.entries[key] = _Stored(kept, is_encoded, generation, expires_at)
+            table.entries[key] = (kept, is_encoded, generation, expires_at)
             if expires_at is not None:
                 table.expiring += 1
                 table.purge_locked()
@@ -249,9 +254,9 @@ class MemoryBackend(Backend):
             if stored is None or _is_past(stored, _now()):
                 total, expires_at = add_numbers(key, initial, by), created_until
             else:
-                total, expires_at = add_numbers(key, _entry(stored).value, by), stored.expires_at
+                total, expires_at = add_numbers(key, _entry(stored).value, by), stored[3]
             table.last += 1
-            table.entries[key] = _Stored(total, False, table.last, expires_at)
+            table.entries[key] = (total, False, table.last, expires_at)
             if stored is None and expires_at is not None:
                 table.expiring += 1
                 table.purge_locked()
@@ -279,7 +284,7 @@ class MemoryBackend(Backend):
             stored = table.entries.get(key)
             if stored is None or _is_past(stored, _now()):
                 return False
-            table.entries[key] = stored._replace(expires_at=expires_at)
+            table.entries[key] = (*stored[:3], expires_at)
             table.expiring += expires_at is not None
             table.last += 1  # who waits for its expiry must look again
             table.wake_locked()
@@ -296,7 +301,7 @@ class MemoryBackend(Backend):
             now = _now()
             for key, generation in expected.items():
                 stored = table.entries.get(key)
-                found = ABSENT if stored is None or _is_past(stored, now) else stored.generation
+                found = ABSENT if stored is None or _is_past(stored, now) else stored[2]
                 if found != generation:
                     raise ConflictError(key=key, expected=generation, found=found)
             for key, write in writes.items():
@@ -305,9 +310,10 @@ class MemoryBackend(Backend):
                     table.entries.pop(key, None)
                     generations[key] = ABSENT
                 else:
-                    table.entries[key] = packed[key]._replace(generation=table.last)
+                    value, is_encoded, expires_at = packed[key]
+                    table.entries[key] = (value, is_encoded, table.last, expires_at)
                     generations[key] = table.last
-                    table.expiring += packed[key].expires_at is not None
+                    table.expiring += expires_at is not None
             table.purge_locked()
             table.wake_locked()
         return generations
@@ -354,18 +360,18 @@ class MemoryBackend(Backend):
         table = self._open_table()
         with table.lock:
             stored = list(table.entries.values())
-        size = sum(len(item.value) if item.is_encoded else len(encode(item.value)) for item in stored)
+        size = sum(len(value) if is_encoded else len(encode(value)) for value, is_encoded, _, _ in stored)
         return {"entries": self.count(), "bytes": size, "capacity_bytes": 0, "generation": table.last}
 
     def check(self) -> None:
         """Verify M1, and that every container decodes."""
         table = self._open_table()
         with table.lock:
-            for key, stored in table.entries.items():
-                if not ABSENT < stored.generation <= table.last:
-                    raise CorruptError(url=self.url, reason=f"M1: {key!r} is at generation {stored.generation}")
-                if stored.is_encoded:
-                    decode(stored.value)
+            for key, (value, is_encoded, generation, _) in table.entries.items():
+                if not ABSENT < generation <= table.last:
+                    raise CorruptError(url=self.url, reason=f"M1: {key!r} is at generation {generation}")
+                if is_encoded:
+                    decode(value)
 
     def close(self) -> None:
         """Let go of the table, which stays until the interpreter ends."""
@@ -421,8 +427,8 @@ class MemoryLock(Lock):
 
 
 def _entry(stored: _Stored) -> Entry:
-    value = decode(stored.value) if stored.is_encoded else stored.value
-    return Entry(value, stored.generation, stored.expires_at)
+    value, is_encoded, generation, expires_at = stored
+    return Entry(decode(value) if is_encoded else value, generation, expires_at)
 
 
 def _deadline(ttl_s: float) -> float:
@@ -430,9 +436,9 @@ def _deadline(ttl_s: float) -> float:
     return _now() + ttl_s
 
 
-def _prepare(write: Put) -> _Stored:
+def _prepare(write: Put) -> tuple[Any, bool, float | None]:
     kept, is_encoded = _pack(write.value)
-    return _Stored(kept, is_encoded, ABSENT, None if write.ttl_s is None else _deadline(write.ttl_s))
+    return kept, is_encoded, None if write.ttl_s is None else _deadline(write.ttl_s)
 
 
 def _pack(value: Any) -> tuple[Any, bool]:

@@ -2,7 +2,7 @@
 
 from sharedstate.backend.contract import Backend, add_numbers
 from sharedstate.backend.files import make_directory, open_private, translate_os_error
-from sharedstate.backend.forks import close_on_fork, fork_epoch, keep_on_fork
+from sharedstate.backend.forks import close_on_fork, fork_epoch, keep_on_fork, open_unshared
 from sharedstate.backend.locks import FileLock, Lock, LockDirectory
 from sharedstate.backend.urls import StoreUrl, format_size, parse_url
 from sharedstate.backend.waiting import MAX_TTL_S, Backoff, Deadline, check_ttl, clock_s
@@ -25,6 +25,7 @@ __all__ = [
     "keep_on_fork",
     "make_directory",
     "open_private",
+    "open_unshared",
     "parse_url",
     "translate_os_error",
 ]

@@ -24,7 +24,7 @@ from abc import ABC, abstractmethod
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
 from sharedstate.backend.files import make_directory, open_private, translate_os_error
-from sharedstate.backend.forks import close_on_fork, fork_epoch, keep_on_fork
+from sharedstate.backend.forks import fork_epoch, keep_on_fork, open_unshared
 from sharedstate.backend.waiting import Backoff, Deadline
 from sharedstate.errors import CorruptError, LockLostError, LockOwnershipError, LockTimeoutError
 from sharedstate.model import MISSING, LockRecord, Missing, Owner
@@ -198,7 +198,8 @@ class LockDirectory:
     """The lock files of one store.
 
     A lock's file holds one line: its state (`+` held, `-` free), fencing token,
-    time, owner (boot id, pid, start, interpreter, thread, token) and name.
+    time, owner (boot id, pid, start, interpreter, thread, token) and name, the
+    latter with "=" and newline written as =3d and =0a.
     """
 
     def __init__(self, url: str, path: str, mode: int = 0o600) -> None:
@@ -281,6 +282,7 @@ class LockDirectory:
             owner = Owner(boot, int(pid), int(started), int(interpreter), int(thread), nonce)
             if state not in {_HELD, _FREE}:
                 raise ValueError(state)
+            name = name.replace("=0a", "\n").replace("=3d", "=")
             return LockRecord(name, state == _HELD, int(token), owner, int(at) / 1e6)
         except ValueError as error:
             advice = "If no program uses that file as its own, remove it while nobody holds the lock."
@@ -302,9 +304,8 @@ class FileLock(Lock):
 
     def _seize(self, deadline: Deadline) -> int:
         while True:
-            fd = self._directory.open(self._path)
+            fd = open_unshared(lambda: self._directory.open(self._path))
             try:
-                close_on_fork(fd)
                 self._wait(fd, deadline)
                 if os.fstat(fd).st_nlink:
                     token = self._sign(fd)
@@ -337,7 +338,8 @@ class FileLock(Lock):
         # over a step of the clock.
         token = max(last.token + 1 if last else 1, now_us)
         owner = Owner.current()
-        line = " ".join((_HELD, str(token), str(now_us), *map(str, owner), self.name)).encode() + b"\n"
+        name = self.name.replace("=", "=3d").replace("\n", "=0a")  # a newline ends the record
+        line = " ".join((_HELD, str(token), str(now_us), *map(str, owner), name)).encode() + b"\n"
         # Longer first, so that no reader sees the new line with the old one's tail.
         os.pwrite(fd, line.ljust(os.fstat(fd).st_size, b"\n"), 0)
         return token

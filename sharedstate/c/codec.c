@@ -5,6 +5,7 @@
  * the value model refuses, it gives up, and sharedstate.values.refuse() walks
  * the value again, in Python, to say what and where it was.  Decoding notes a
  * reason and a place, since hostile bytes can be long and Python is slow.
+ * One file for both, long as it is: each is read against the other.
  */
 #include "codec.h"
 

@@ -27,6 +27,12 @@
  * fork_epoch() and must forget its descriptor, whose number may soon be another
  * file's.
  *
+ * A fork by another thread may fall between open() and close_on_fork(), and its
+ * child then shares the description unregistered.  forks_made() betrays that:
+ * read it before the open and after the registration, and if it grew, close
+ * (before locking) and open anew.  On the way back, unlock first: between
+ * keep_on_fork() and close() a child may inherit too, but nothing is locked.
+ *
  * Thread safety: every function may be called by any thread of any interpreter.
  *
  * Invariants, with forks.mutex held:
@@ -51,14 +57,19 @@
 static struct {
     pthread_once_t once;
     int setup_error;
-    _Atomic unsigned long long epoch;
+    _Atomic unsigned long long epoch; /* forks between the first process and this one */
+    _Atomic unsigned long long made;  /* forks that this process, or a forebear, has begun */
     pthread_mutex_t mutex;
     int *fds;        /* guarded by mutex */
     size_t count;    /* guarded by mutex */
     size_t capacity; /* guarded by mutex */
 } forks = {.once = PTHREAD_ONCE_INIT, .mutex = PTHREAD_MUTEX_INITIALIZER};
 
-static void before_fork(void) { pthread_mutex_lock(&forks.mutex); }
+static void before_fork(void)
+{
+    pthread_mutex_lock(&forks.mutex);
+    atomic_fetch_add(&forks.made, 1);
+}
 
 static void after_fork_in_parent(void) { pthread_mutex_unlock(&forks.mutex); }
 
@@ -103,19 +114,16 @@ static int remember_fd(int fd)
     return error;
 }
 
-static int forget_fd(int fd)
+static void forget_fd(int fd)
 {
-    int known = 0;
     pthread_mutex_lock(&forks.mutex);
     for (size_t i = forks.count; i-- > 0;) { /* the newest is the likeliest */
         if (forks.fds[i] == fd) {
             forks.fds[i] = forks.fds[--forks.count];
-            known = 1;
             break;
         }
     }
     pthread_mutex_unlock(&forks.mutex);
-    return known;
 }
 
 /* --- the module ----------------------------------------------------------------- */
@@ -159,6 +167,11 @@ static PyObject *native_fork_epoch(PyObject *Py_UNUSED(module), PyObject *Py_UNU
     return PyLong_FromUnsignedLongLong(atomic_load_explicit(&forks.epoch, memory_order_relaxed));
 }
 
+static PyObject *native_forks_made(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
+{
+    return PyLong_FromUnsignedLongLong(atomic_load(&forks.made));
+}
+
 /* Return the descriptor, or -1 with an exception set. */
 static int fd_from(PyObject *arg)
 {
@@ -189,7 +202,10 @@ static PyObject *native_close_on_fork(PyObject *Py_UNUSED(module), PyObject *arg
 static PyObject *native_keep_on_fork(PyObject *Py_UNUSED(module), PyObject *arg)
 {
     int fd = fd_from(arg);
-    return fd < 0 ? NULL : PyBool_FromLong(forget_fd(fd));
+    if (fd < 0)
+        return NULL;
+    forget_fd(fd);
+    Py_RETURN_NONE;
 }
 
 static PyObject *native_boot_ns(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
@@ -203,6 +219,7 @@ static PyObject *native_boot_ns(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED
 PyDoc_STRVAR(encode_doc, "encode($module, value, /)\n--\n\nReturn `value` as msgpack bytes; see sharedstate.values.");
 PyDoc_STRVAR(decode_doc, "decode($module, encoded, /)\n--\n\nReturn the value that `encode` made these bytes of.");
 PyDoc_STRVAR(fork_epoch_doc, "fork_epoch($module, /)\n--\n\nReturn how many forks lie between the first process and this one.");
+PyDoc_STRVAR(forks_made_doc, "forks_made($module, /)\n--\n\nReturn a number that grows when this process begins to fork.");
 PyDoc_STRVAR(close_on_fork_doc, "close_on_fork($module, fd, /)\n--\n\nHave every child of a fork close `fd` before it runs.");
 PyDoc_STRVAR(keep_on_fork_doc, "keep_on_fork($module, fd, /)\n--\n\nUndo close_on_fork(fd); call it just before closing `fd`.");
 PyDoc_STRVAR(boot_ns_doc, "boot_ns($module, /)\n--\n\nReturn nanoseconds since the host booted, suspension included.");
@@ -211,6 +228,7 @@ static PyMethodDef methods[] = {
     {"encode", native_encode, METH_O, encode_doc},
     {"decode", native_decode, METH_O, decode_doc},
     {"fork_epoch", native_fork_epoch, METH_NOARGS, fork_epoch_doc},
+    {"forks_made", native_forks_made, METH_NOARGS, forks_made_doc},
     {"close_on_fork", native_close_on_fork, METH_O, close_on_fork_doc},
     {"keep_on_fork", native_keep_on_fork, METH_O, keep_on_fork_doc},
     {"boot_ns", native_boot_ns, METH_NOARGS, boot_ns_doc},
