@@ -27,6 +27,8 @@ else
     failed="$failed [set-up of the tools]"
 fi
 
+run "sdist, wheel, README in an empty environment, and without a C compiler" scripts/test-wheel.sh "$newest"
+
 for python in $pythons; do
     if venv=$(scripts/venv.sh "$python" test); then
         run "tests on $("$venv/bin/python" -V)" "$venv/bin/pytest"
