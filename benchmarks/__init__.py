@@ -1,0 +1,17 @@
+"""Every backend beside its peers, in one run: `python -m benchmarks` (see docs/benchmarks.md).
+
+    workloads   what is measured, one row each; the values it is measured with
+    peers       who is measured: the backends, and what people use today
+    measure     how: generated loops, interleaved rounds, intervals
+    isolated    what runs in isolated interpreters, in a child process
+    scaling     one worker against two
+    light_open  what the first `open` costs a fresh interpreter
+    machine     where and when, and how much else went on
+    results     what was found out, and its JSON
+    run         one run, from opening everyone to removing every store
+    targets     what the project has set itself
+    report      the tables
+    cli         the options
+
+A module imports those above it only.
+"""

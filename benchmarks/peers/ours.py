@@ -1,0 +1,72 @@
+"""Our own backends, through the public `Store`, and our codec."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import sharedstate
+from benchmarks.peers.base import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from benchmarks.peers.base import Place
+
+__all__ = ["BACKENDS", "open_codec", "opener", "url_of"]
+
+_VERSION: Final = "source tree"
+
+BACKENDS: Final = {
+    "memory": "memory:bench-{token}-{kind}",
+    "file": "file:{directory}/store",
+    "sqlite": "sqlite:{directory}/store.db",
+    "shm": "shm://bench-{token}-{kind}?size=256MiB",
+}
+"""The URL of each backend; whatever `sharedstate.open` understands may be added."""
+
+
+def url_of(backend: str, place: Place) -> str:
+    """Return the URL of the backend's store in that place."""
+    return BACKENDS[backend].format(**place._asdict())
+
+
+def opener(backend: str) -> Callable[[Place], Generator[Session, None, None]]:
+    """Return what opens the backend of that name."""
+
+    def open_store(place: Place) -> Generator[Session, None, None]:
+        url = url_of(backend, place)
+        store = sharedstate.open(url)
+        transaction = store.transaction
+
+        def swap(k: str, j: str) -> None:
+            with transaction() as tx:
+                tx[k], tx[j] = tx[j], tx[k]
+
+        def generation(key: str) -> int:
+            entry = store.read(key)
+            return sharedstate.ABSENT if entry is None else entry.generation
+
+        try:
+            verbs = {
+                "get": store.get,
+                "getitem": store,
+                "set": store.set,
+                "setitem": store,
+                "increment": store.increment,
+                "compare_and_set": store.compare_and_set,
+                "swap": swap,
+            }
+            yield Session(verbs, _VERSION, generation=generation)
+        finally:
+            store.close()
+            sharedstate.remove(url)
+
+    return open_store
+
+
+def open_codec(_place: Place) -> Generator[Session, None, None]:
+    """`sharedstate.values`."""
+    from sharedstate import values
+
+    note = "the C codec" if values.ACCELERATED else "not built: msgpack in its place"
+    yield Session({"encode": values.encode, "decode": values.decode}, _VERSION, note)

@@ -1,0 +1,358 @@
+"""One run: open everyone, race each workload, then the parts that need workers or fresh interpreters.
+
+Nothing that one contestant does ends the run: what it raises, or a call that
+does not return, becomes the reason in its row.  Every store is removed at the
+end, also after a failure, Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import sharedstate
+from benchmarks.light_open import LightOpen, measure_light_open, run_isolated
+from benchmarks.machine import describe_machine, load_now, other_work
+from benchmarks.measure import Lane, Plan, bootstrap_ratio, median, race
+from benchmarks.peers import BACKENDS, PEERS, Peer, Place, Session, url_of
+from benchmarks.results import Contestant, Results, Row, spread
+from benchmarks.scaling import CREWS, Scaling, measure_scaling
+from benchmarks.workloads import KINDS, WORKLOADS, Form, Kind, Workload, make_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+__all__ = ["PARTS", "Choice", "Size", "run"]
+
+PARTS: Final = ("scaling", "light-open", "codec-isolated")
+"""What is measured beside the workloads; `--only` knows them by these names."""
+
+SCALED: Final = {"shm": 4, "file": 1, "sqlite": 1}
+"""The backends that reach beyond one interpreter, and how many times as many
+triples may be tried until enough are undisturbed.  Writers of a file or a
+database wait for one another, so more of theirs would be of no use."""
+
+_PATIENCE_S: Final = 60
+_NOISY_SPREAD: Final = 0.3
+_NOISY_CORES: Final = 0.2
+_NOISY_SHARE: Final = 0.1
+
+
+class Size(NamedTuple):
+    """How much of everything; see `measure.Plan` for the workloads' part."""
+
+    name: str
+    plan: Plan
+    triples: int
+    scaling_s: float
+    light_rounds: int
+    codec_rounds: int
+    time_limit_s: float
+
+
+class Choice(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        is_chosen: tells whether a workload or part of that name is wanted.
+        backends: those of `BACKENDS` that take part.
+        directory: where the stores are made.
+    """
+
+    is_chosen: Callable[[str], bool]
+    backends: Sequence[str]
+    directory: str
+
+
+def run(size: Size, choice: Choice, tell: Callable[[str], None]) -> Results:
+    """Measure everything that is chosen; `tell` gets a line of progress now and then."""
+    with _scratch(choice.directory) as directory:
+        results = Results(describe_machine(directory), {"size": size.name, **size.plan._asdict()})
+        runner = _Runner(size, choice, directory, results, tell)
+        before = load_now()
+        for kind in KINDS.values():
+            runner.run_kind(kind)
+        runner.judge_noise()
+        after = load_now()
+        runner.run_parts()
+        _note_load(results, other_work(before, after), after.average)
+    return results
+
+
+@contextmanager
+def _scratch(parent: str) -> Generator[str, None, None]:
+    """A directory that is gone afterwards, also when we are told to stop."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    former = signal.signal(signal.SIGTERM, stop)
+    # Short, since it becomes part of every path that is opened.
+    directory = tempfile.mkdtemp(prefix="sharedstate-bench-", dir=parent or None)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        signal.signal(signal.SIGTERM, former)
+
+
+def _note_load(results: Results, others: float, average: float) -> None:
+    results.machine["load_average_after"] = average
+    results.machine["other_work_cores"] = round(others, 2)
+    if others > _NOISY_CORES:
+        results.noise.append(
+            f"others took {others:.2f} of {results.machine['cores']} cores while the workloads ran "
+            f"(load average {results.machine['load_average']:.1f} before, {average:.1f} after)"
+        )
+
+
+class _Runner:
+    def __init__(
+        self, size: Size, choice: Choice, directory: str, results: Results, tell: Callable[[str], None]
+    ) -> None:
+        self._size = size
+        self._choice = choice
+        self._directory = directory
+        self._results = results
+        self._tell = tell
+        self._token = f"{os.getpid()}-{secrets.token_hex(3)}"
+        self._started = time.monotonic()
+        # In the order of the tables, whatever becomes of them.
+        for peer in self._peers():
+            results.contestants[peer.name] = Contestant(peer.name)
+
+    def _peers(self) -> list[Peer]:
+        chosen = [workload for workload in WORKLOADS if self._choice.is_chosen(workload.name)]
+        families = {workload.family for workload in chosen}
+        left_out = set(BACKENDS).difference(self._choice.backends)
+        return [peer for peer in PEERS if peer.family in families and peer.name not in left_out]
+
+    # --- Workloads ----------------------------------------------------------
+
+    def run_kind(self, kind: Kind) -> None:
+        """Run the workloads of one kind of value, on stores that hold nothing else."""
+        workloads = [item for item in WORKLOADS if item.kind == kind.name and self._choice.is_chosen(item.name)]
+        if not workloads:
+            return
+        keys = make_keys(self._size.plan.keys)
+        families = {workload.family for workload in workloads}
+        with ExitStack() as stack:
+            sessions: dict[str, tuple[Peer, Session]] = {}
+            for peer in self._peers():
+                if peer.family in families:
+                    session = self._enter(stack, peer, kind, keys)
+                    if session is not None:
+                        sessions[peer.name] = peer, session
+            for workload in workloads:
+                self._tell(f"{workload.name}: {self._size.plan.rounds} rounds")
+                entrants = {name: pair[1] for name, pair in sessions.items() if pair[0].family == workload.family}
+                self._run_workload(workload, kind, keys, entrants)
+
+    def _enter(self, stack: ExitStack, peer: Peer, kind: Kind, keys: Sequence[str]) -> Session | None:
+        """Open a contestant and fill it, or say in its line why that failed."""
+        self._tell(f"{peer.name}: filling with {len(keys)} x {kind.label}" if peer.family == "store" else peer.name)
+        directory = os.path.join(self._directory, f"{peer.name.replace(' ', '-')}-{kind.name}")
+        place = Place(directory, self._token, kind.name)
+        os.mkdir(place.directory)
+        opened: list[Session] = []
+
+        def open_and_fill() -> None:
+            opened.append(stack.enter_context(_guarded(peer, place)))
+            if "set" in opened[0].verbs:
+                _fill(opened[0], kind, keys)
+
+        failure = _attempt(open_and_fill)
+        if failure:
+            self._results.contestants[peer.name] = Contestant(peer.name, missing=failure)
+            return None
+        session = opened[0]
+        if not self._results.contestants[peer.name].missing:
+            self._results.contestants[peer.name] = Contestant(peer.name, session.version, session.note)
+        return session
+
+    def _run_workload(self, workload: Workload, kind: Kind, keys: Sequence[str], sessions: dict[str, Session]) -> None:
+        operations = workload.make(keys, kind)
+        lanes: dict[Lane, Form] = {}
+        for name, session in sessions.items():
+            for form in workload.forms:
+                if form.verb not in session.verbs:
+                    continue
+                generations: dict[str, int] = {}
+                lane = Lane(
+                    name + form.suffix,
+                    session.verbs[form.verb],
+                    statement=form.statement,
+                    variables=workload.variables,
+                    operations=operations,
+                    generations=generations,
+                )
+                if form.verb == "compare_and_set":
+                    lane.failure = _attempt(_read_generations, session, keys, generations)
+                lanes[lane] = form
+        idle = Lane(
+            "idle",
+            None,
+            statement=workload.idle,
+            variables=workload.variables,
+            operations=operations,
+            generations=dict.fromkeys(keys, 0),
+        )
+        race([lane for lane in lanes if not lane.failure], idle, self._size.plan, _attempt)
+        results = self._results
+        results.baselines[workload.name] = workload.baseline
+        results.loop_ns[workload.name] = round(median(idle.turns_ns), 2)
+        results.clock_ns[workload.name] = median(idle.singles_ns)
+        for lane, form in lanes.items():
+            figures = lane.turns_ns, lane.singles_ns, lane.interrupted
+            results.rows.append(Row(workload.name, lane.name, form.label, *figures, lane.failure))
+
+    def judge_noise(self) -> None:
+        """Say in the results which baselines did not keep still."""
+        spreads = {
+            name: spread(row.turns_ns)
+            for name, baseline in self._results.baselines.items()
+            if (row := self._results.row(name, baseline))
+        }
+        self._results.settings["baseline_spread"] = {name: round(value, 3) for name, value in spreads.items()}
+        restless = {name: value for name, value in spreads.items() if value > _NOISY_SPREAD}
+        if restless:
+            worst = max(restless, key=lambda name: restless[name])
+            self._results.noise.append(
+                f"the baseline's rounds were more than {_NOISY_SPREAD:.0%} apart in {len(restless)} of "
+                f"{len(spreads)} workloads, worst in {worst} ({restless[worst]:.0%})"
+            )
+
+        turns = sum(len(row.turns_ns) for row in self._results.rows)
+        interrupted = sum(row.interrupted for row in self._results.rows)
+        if interrupted > _NOISY_SHARE * turns:
+            self._results.noise.append(
+                f"{interrupted} of {turns} turns lost their core to others, each time they were tried"
+            )
+
+    # --- The other parts ----------------------------------------------------
+
+    def run_parts(self) -> None:
+        """Run those that are chosen, each guarded by itself."""
+        parts = {
+            "codec-isolated": self._run_codec_isolated,
+            "light-open": self._run_light_open,
+            "scaling": self._run_scaling,
+        }
+        for name, part in parts.items():
+            if self._choice.is_chosen(name):
+                self._tell(name)
+                part()
+
+    def _run_codec_isolated(self) -> None:
+        try:
+            times = run_isolated("codec", rounds=self._size.codec_rounds, repeat=200)
+        except RuntimeError as error:
+            self._results.codec_failure = str(error)
+            return
+        self._results.codec_isolated = {
+            verb: bootstrap_ratio(times["isolated"][verb], times["main"][verb]) for verb in ("encode", "decode")
+        }
+
+    def _run_light_open(self) -> None:
+        urls: dict[str, str] = {}
+        failed: list[LightOpen] = []
+        with ExitStack() as stack:
+            for backend in self._choice.backends:
+                url, failure = self._make_store(stack, backend, "light")
+                if failure:
+                    failed.append(LightOpen(backend, "", failure=failure))
+                else:
+                    urls[backend] = url
+            self._results.light_open = measure_light_open(urls, self._size.light_rounds) + failed
+
+    def _run_scaling(self) -> None:
+        for backend, tries in SCALED.items():
+            if backend not in self._choice.backends:
+                continue
+            for crew in CREWS:
+                self._tell(f"scaling {backend}, {crew}")
+                with ExitStack() as stack:
+                    url, failure = self._make_store(stack, backend, f"scaling-{crew}")
+                    self._results.scaling.append(
+                        Scaling(backend, crew, failure=failure)
+                        if failure
+                        else measure_scaling(
+                            backend,
+                            url,
+                            crew,
+                            triples=self._size.triples,
+                            most=self._size.triples * tries,
+                            duration_s=self._size.scaling_s,
+                            is_over=self._is_over,
+                        )
+                    )
+
+    def _is_over(self) -> bool:
+        return time.monotonic() - self._started > self._size.time_limit_s
+
+    def _make_store(self, stack: ExitStack, backend: str, purpose: str) -> tuple[str, str]:
+        """Create a store that the stack removes; return its URL and why that failed, or ""."""
+        place = Place(os.path.join(self._directory, f"{backend}-{purpose}"), self._token, purpose)
+        os.mkdir(place.directory)
+        url = url_of(backend, place)
+
+        def create() -> None:
+            store = sharedstate.open(url)
+            stack.callback(_attempt, sharedstate.remove, url)
+            stack.callback(store.close)
+
+        return url, _attempt(create)
+
+
+@contextmanager
+def _guarded(peer: Peer, place: Place) -> Generator[Session, None, None]:
+    """Open a peer; a failure to close it is reported and ends nothing."""
+    sessions = contextmanager(peer.open)(place)
+    yield sessions.__enter__()
+    failure = _attempt(sessions.__exit__, None, None, None)
+    if failure:
+        print(f"{peer.name}: while closing: {failure}", file=sys.stderr)
+
+
+def _read_generations(session: Session, keys: Sequence[str], generations: dict[str, int]) -> None:
+    generations.update((key, session.generation(key)) for key in keys)
+
+
+def _fill(session: Session, kind: Kind, keys: Sequence[str]) -> None:
+    set_, pool = session.verbs["set"], kind.pool
+    for index, key in enumerate(keys):
+        set_(key, pool[index % len(pool)])
+    found = session.verbs["get"](keys[-1])
+    if found != pool[(len(keys) - 1) % len(pool)]:
+        raise ValueError(f"it returned {found!r:.60} for what was just stored")
+
+
+def _attempt(step: Callable[..., Any], *arguments: Any) -> str:
+    """Call `step`; return "" or, as one line, what went wrong, which may be that it took too long."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise TimeoutError(f"did not return within {_PATIENCE_S} s")
+
+    former = signal.signal(signal.SIGALRM, interrupt)
+    signal.alarm(_PATIENCE_S)
+    try:
+        step(*arguments)
+    except ImportError as error:
+        return f"not installed: {error}" if not isinstance(error, sharedstate.StateError) else _in_a_line(error)
+    except Exception as error:  # noqa: BLE001  whatever a contestant does wrong, the others go on
+        return _in_a_line(error)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, former)
+    return ""
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

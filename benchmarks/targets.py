@@ -1,0 +1,134 @@
+"""What the project has set itself, held against what was measured.
+
+Information, not a gate: a shared machine must not fail anybody's build.
+`--strict` makes it one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from benchmarks.measure import Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.results import Results
+
+__all__ = ["TARGETS", "Judgement", "Target", "judge"]
+
+Measured = Interval | float | None
+
+
+class Target(NamedTuple):
+    """A figure, and the bound it should keep.
+
+    Attributes:
+        text: what is compared with what.
+        find: takes the figure from the results, None if it was not measured.
+        bound: the figure should be at most, or at least, this.
+        at_least: which of the two.
+        aim: a better value that is aimed at, for people.
+    """
+
+    text: str
+    find: Callable[[Results], Measured]
+    bound: float
+    at_least: bool = False
+    aim: str = ""
+
+
+class Judgement(NamedTuple):
+    """A target and what became of it."""
+
+    target: Target
+    measured: Measured
+
+    def state(self) -> str:
+        """Return "met", "not met" or "not measured"."""
+        if self.measured is None:
+            return "not measured"
+        value = self.measured.median if isinstance(self.measured, Interval) else self.measured
+        is_met = value >= self.target.bound if self.target.at_least else value <= self.target.bound
+        return "met" if is_met else "not met"
+
+    def is_certain(self) -> bool:
+        """Return whether the whole interval lies on the same side of the bound."""
+        if not isinstance(self.measured, Interval):
+            return True
+        return (self.measured.low >= self.target.bound) == (self.measured.high >= self.target.bound)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for `json.dump`."""
+        return {
+            "target": self.target.text,
+            "bound": self.target.bound,
+            "at_least": self.target.at_least,
+            "measured": self.measured._asdict() if isinstance(self.measured, Interval) else self.measured,
+            "state": self.state(),
+            "certain": self.is_certain(),
+        }
+
+
+def judge(results: Results) -> list[Judgement]:
+    """Hold every target against `results`."""
+    return [Judgement(target, target.find(results)) for target in TARGETS]
+
+
+def _slower(workload: str, contestant: str, other: str) -> Callable[[Results], Measured]:
+    return lambda results: results.ratio(workload, contestant, other)
+
+
+def _faster(workload: str, contestant: str, other: str) -> Callable[[Results], Measured]:
+    return lambda results: results.ratio(workload, other, contestant)
+
+
+def _codec_in_isolation(verb: str) -> Callable[[Results], Measured]:
+    return lambda results: results.codec_isolated.get(verb)
+
+
+def _scaling(backend: str, crew: str) -> Callable[[Results], Measured]:
+    return lambda results: next(
+        (item.ratio for item in results.scaling if (item.backend, item.crew) == (backend, crew)), None
+    )
+
+
+def _lost(results: Results) -> Measured:
+    counted = [item.lost for item in results.scaling if not item.failure]
+    return float(sum(map(abs, counted))) if counted else None
+
+
+def _light_open(backend: str) -> Callable[[Results], Measured]:
+    return lambda results: next((item.ratio for item in results.light_open if item.backend == backend), None)
+
+
+def _forbidden(results: Results) -> Measured:
+    opened = [item for item in results.light_open if item.backend and not item.failure]
+    return float(sum(len(item.forbidden) for item in opened)) if opened else None
+
+
+TARGETS: Final = (
+    Target("shm get int / dict+Lock", _slower("get-int", "shm", "dict+Lock"), 1.0, aim="0.5"),
+    Target("shm set int / dict+Lock", _slower("set-int", "shm", "dict+Lock"), 1.0, aim="0.5"),
+    Target("LMDB get int / shm", _faster("get-int", "shm", "LMDB"), 8.0, at_least=True),
+    Target("file get int / dict+Lock", _slower("get-int", "file", "dict+Lock"), 3.0),
+    Target("file set int / raw sqlite3 upsert", _slower("set-int", "file", "raw sqlite3"), 1.0),
+    Target("sqlite get int / raw sqlite3", _slower("get-int", "sqlite", "raw sqlite3"), 1.4),
+    Target("sqlite set int / raw sqlite3", _slower("set-int", "sqlite", "raw sqlite3"), 1.4),
+    Target("diskcache get int / sqlite", _faster("get-int", "sqlite", "diskcache"), 1.5, at_least=True),
+    Target("diskcache set int / sqlite", _faster("set-int", "sqlite", "diskcache"), 1.5, at_least=True),
+    Target("memory get int / dict+Lock", _slower("get-int", "memory", "dict+Lock"), 1.0),
+    Target(
+        "msgpack encode 1 KiB dict / ours", _faster("encode-dict", "sharedstate codec", "msgpack"), 1.5, at_least=True
+    ),
+    Target(
+        "msgpack decode 1 KiB dict / ours", _faster("decode-dict", "sharedstate codec", "msgpack"), 1.5, at_least=True
+    ),
+    # "As fast" with a tenth for the noise of two interpreters.
+    Target("codec encode, isolated / main interpreter", _codec_in_isolation("encode"), 1.1),
+    Target("codec decode, isolated / main interpreter", _codec_in_isolation("decode"), 1.1),
+    Target("shm, 2 isolated interpreters / 1", _scaling("shm", "interpreters"), 1.7, at_least=True),
+    Target("updates lost while scaling", _lost, 0.0),
+    Target("fresh interpreter: open shm / json, struct, threading", _light_open("shm"), 1.5),
+    Target("forbidden modules that open loaded", _forbidden, 0.0),
+)

@@ -1,0 +1,286 @@
+"""The benchmarks run, on whatever is installed, and compute what they say."""
+
+import glob
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+import sharedstate
+from benchmarks.measure import Interval, Lane, Plan, bootstrap_ratio, build_loop, median, percentile, race
+from benchmarks.peers import BACKENDS, Place, url_of
+from benchmarks.results import Results, Row
+from benchmarks.scaling import Run, Triple
+from benchmarks.targets import Judgement, Target, judge
+from benchmarks.workloads import KINDS, WORKLOADS, make_keys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def benchmark_command(*options: str) -> list[str]:
+    return [sys.executable, "-m", "benchmarks", "--smoke", *options]
+
+
+def benchmark_environment(directory: str) -> dict[str, str]:
+    roots = [ROOT, os.path.join(ROOT, "backends")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(roots), "TMPDIR": directory}
+
+
+def opens(backend: str, directory: str) -> bool:
+    # shm needs its C module; the others must open wherever the tests run.
+    url = url_of(backend, Place(directory, f"{os.getpid()}-test", "try"))
+    try:
+        sharedstate.open(url).close()
+    except sharedstate.BackendMissingError:
+        return False
+    sharedstate.remove(url)
+    return True
+
+
+def attempt(step, *arguments) -> str:
+    try:
+        step(*arguments)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def make_lane(name: str, call, keys: int = 20) -> Lane:
+    operations = [(key,) for key in make_keys(keys)]
+    return Lane(name, call, statement="call({k})" if call else "{k}", variables=("k",), operations=operations)
+
+
+# --- A whole run -------------------------------------------------------------
+
+
+def test_smoke_run_measures_every_contestant_that_opens_and_leaves_nothing_behind(tmp_path):
+    """`--smoke` exits 0, its JSON has figures or a reason for each contestant, and every store is removed."""
+    report_path = tmp_path / "report.json"
+    stores = tmp_path / "stores"
+    stores.mkdir()
+    openable = {backend for backend in BACKENDS if opens(backend, str(tmp_path))}
+
+    child = subprocess.run(
+        benchmark_command("--only", "*-int", "--json", str(report_path)),
+        cwd=ROOT,
+        env=benchmark_environment(str(stores)),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert child.returncode == 0, child.stderr
+    report = json.loads(report_path.read_text(encoding="utf-8"))
+    left_out = {contestant["name"] for contestant in report["contestants"] if contestant["missing"]}
+    assert not left_out & {*openable, "memory", "dict+Lock", "dict+Lock bound", "raw sqlite3"}
+    by_name = {workload["workload"]: workload for workload in report["workloads"]}
+    assert set(by_name) == {workload.name for workload in WORKLOADS if workload.kind == "int"}
+    for workload in by_name.values():
+        rows = {row["contestant"]: row for row in workload["rows"]}
+        assert {*openable, "memory", "dict+Lock", "raw sqlite3"} <= set(rows)
+        assert all(row["median_ns"] > 0 for row in rows.values()), rows
+        assert rows["dict+Lock"]["ratio"]["median"] == 1.0
+    assert "memory [k]" in {row["contestant"] for row in by_name["get-int"]["rows"]}
+    assert os.listdir(stores) == []
+
+
+def test_every_part_ends_in_figures_or_in_a_reason(tmp_path):
+    """Scaling, light open and the codec in isolation each report figures, or why there are none."""
+    report_path = tmp_path / "report.json"
+
+    child = subprocess.run(
+        benchmark_command(
+            "--only", "scaling", "--only", "light-open", "--only", "isolated", "--json", str(report_path)
+        ),
+        cwd=ROOT,
+        env=benchmark_environment(str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert child.returncode == 0, child.stderr
+    report = json.loads(report_path.read_text(encoding="utf-8"))
+    assert {(item["backend"], item["crew"]) for item in report["scaling"]} == {
+        (backend, crew) for backend in ("shm", "file", "sqlite") for crew in ("interpreters", "processes")
+    }
+    for item in report["scaling"]:
+        assert item["failure"] or (item["one"] > 0 and item["triples"] >= 1 and item["lost"] == 0), item
+    for item in report["light_open"]:
+        assert item["failure"] or item["median_ms"] > 0, item
+    assert report["codec_isolated"]["failure"] or set(report["codec_isolated"]["ratio_to_main"]) == {"encode", "decode"}
+
+
+def test_a_run_that_is_told_to_stop_removes_its_stores(tmp_path):
+    """After SIGTERM in the middle of a run its directory of stores is gone."""
+    child = subprocess.Popen(
+        benchmark_command("--rounds", "100000", "--only", "get-int", "--backend", "memory"),
+        cwd=ROOT,
+        env=benchmark_environment(str(tmp_path)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    for line in child.stderr:
+        if "get-int" in line:  # the race is on
+            break
+    assert glob.glob(str(tmp_path / "sharedstate-bench-*"))
+
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=60)
+
+    assert child.returncode == 128 + signal.SIGTERM
+    assert glob.glob(str(tmp_path / "sharedstate-bench-*")) == []
+
+
+def test_a_pattern_that_names_nothing_is_refused():
+    """`--only` with an unknown name exits with status 2 and lists the known ones."""
+    child = subprocess.run(
+        benchmark_command("--only", "no-such-workload"),
+        cwd=ROOT,
+        env=benchmark_environment(tempfile.gettempdir()),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert child.returncode == 2
+    assert "get-int" in child.stderr
+
+
+# --- Measuring ---------------------------------------------------------------
+
+
+def test_loop_makes_every_call_once_with_its_own_arguments():
+    """An unrolled loop over two chunks of ten calls each operation once, in order."""
+    calls = []
+    chunks = [tuple(range(20)), tuple(range(20, 40))]
+
+    elapsed = build_loop("call({k}, {v})", ("k", "v"))(chunks, lambda *pair: calls.append(pair), {})
+
+    assert calls == [(number, number + 1) for number in range(0, 40, 2)]
+    assert elapsed > 0
+
+
+def test_lanes_take_turns_in_changing_order():
+    """In each round every lane has one turn, the idle one too, and the order is not always the same."""
+    turns = []
+
+    class LoggedLane(Lane):
+        def take_turn(self, *arguments):
+            turns.append(self.name)
+            super().take_turn(*arguments)
+
+    operations = [(key,) for key in make_keys(20)]
+    lanes = {
+        name: LoggedLane(name, str.upper, statement="call({k})", variables=("k",), operations=operations)
+        for name in ("idle", "a", "b", "c")
+    }
+
+    race([lanes["a"], lanes["b"], lanes["c"]], lanes["idle"], Plan(7, 0.001, 1, 20), attempt)
+
+    rounds = [turns[at : at + 4] for at in range(0, len(turns), 4)]
+    assert len(rounds) == 8  # one to warm up
+    assert all(sorted(names) == ["a", "b", "c", "idle"] for names in rounds)
+    assert len({tuple(names) for names in rounds}) > 2
+
+
+def test_a_lane_that_fails_ends_alone():
+    """An exception in one contestant's call becomes its reason; the others get all their rounds."""
+
+    def refuse(key):
+        raise ValueError(f"no {key}")
+
+    good, bad = make_lane("good", str.upper), make_lane("bad", refuse)
+
+    race([bad, good], make_lane("idle", None), Plan(rounds=3, sample_ms=0.01, singles=5, keys=20), attempt)
+
+    assert bad.failure.startswith("no key:")
+    assert not good.failure
+    assert len(good.turns_ns) == 3
+    assert good.singles_ns
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
+def test_a_key_is_never_set_to_the_value_that_it_has(workload):
+    """On each pass over the keys a workload that writes gives each key another value than the pass before."""
+    if workload.variables != ("k", "v"):
+        assert workload.name.partition("-")[0] in {"get", "increment", "transaction", "encode", "decode"}
+        return
+    operations = workload.make(make_keys(300), KINDS[workload.kind])
+    held = dict(operations)  # what the last pass leaves
+
+    for key, value in operations:
+        assert held[key] != value
+
+        held[key] = value
+
+
+def test_median_and_percentile_take_the_values_that_statistics_names():
+    """The median of an even count is the mean of the middle two; a percentile is a value that occurs."""
+    numbers = [5.0, 1.0, 4.0, 2.0]
+
+    assert median(numbers) == 3.0
+    assert percentile(numbers, 50) == 2.0
+    assert percentile(list(range(1, 101)), 99) == 99
+
+
+def test_ratio_is_formed_within_the_rounds():
+    """Drift that hits both contestants of a round alike leaves the ratio exact."""
+    drift = [1.0, 2.0, 1.5, 3.0, 1.2]
+
+    ratio = bootstrap_ratio([200 * factor for factor in drift], [100 * factor for factor in drift])
+
+    assert ratio == Interval(2.0, 2.0, 2.0)
+
+
+def test_a_triple_counts_only_if_all_its_workers_had_their_core():
+    """One worker with less than nine tenths of a core makes a triple disturbed."""
+    ran, waited = Run(1000, 100, 95), Run(1000, 100, 50)
+
+    assert Triple(ran, (ran, ran), ran).is_undisturbed()
+    assert not Triple(ran, (ran, waited), ran).is_undisturbed()
+    assert Triple(ran, (ran, ran), ran).two() / Triple(ran, (ran, ran), ran).one() == 2.0
+
+
+# --- Targets -----------------------------------------------------------------
+
+
+def test_targets_name_workloads_and_contestants_that_exist():
+    """With figures for every contestant of every workload no target about workloads is left unmeasured."""
+    results = Results({}, {})
+    names = ("memory", "file", "sqlite", "shm", "dict+Lock", "raw sqlite3", "LMDB", "diskcache")
+    for workload in WORKLOADS:
+        for name in names if workload.family == "store" else ("sharedstate codec", "msgpack"):
+            results.rows.append(Row(workload.name, name, "", [1.0, 1.0], []))
+
+    states = {judgement.target.text: judgement.state() for judgement in judge(results)}
+
+    assert {text for text, state in states.items() if state == "not measured"} == {
+        "codec encode, isolated / main interpreter",
+        "codec decode, isolated / main interpreter",
+        "shm, 2 isolated interpreters / 1",
+        "updates lost while scaling",
+        "fresh interpreter: open shm / json, struct, threading",
+        "forbidden modules that open loaded",
+    }
+
+
+def test_a_target_is_met_by_its_median_and_certain_by_its_interval():
+    """The median decides; an interval that spans the bound is marked as within the noise."""
+    at_most = Target("", lambda results: None, 1.0)
+    at_least = at_most._replace(at_least=True)
+
+    assert Judgement(at_most, Interval(0.9, 0.8, 0.95)).state() == "met"
+    assert Judgement(at_most, Interval(0.9, 0.8, 0.95)).is_certain()
+    assert not Judgement(at_most, Interval(0.9, 0.8, 1.2)).is_certain()
+    assert Judgement(at_least, Interval(0.9, 0.8, 0.95)).state() == "not met"
+    assert Judgement(at_least, None).state() == "not measured"
