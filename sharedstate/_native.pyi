@@ -25,6 +25,13 @@ def decode(encoded: bytes | bytearray | memoryview, /) -> Value:
         TypeError: `encoded` is not bytes-like.
     """
 
+def check_key(key: str, /) -> None:
+    """Return if `key` can name an entry: a str of 1 to 512 bytes of UTF-8.
+
+    Raises:
+        KeyFormatError: it cannot.
+    """
+
 def fork_epoch() -> int:
     """Return how many forks lie between the first process that loaded this module and this one.
 

@@ -60,12 +60,8 @@ def check(value: Value) -> None:
     _check(value, "value", 0)
 
 
-def check_key(key: str) -> None:
-    """Return if `key` can name an entry: a str of 1 to 512 bytes of UTF-8.
-
-    Raises:
-        KeyFormatError: it cannot.
-    """
+def check_key_slowly(key: str, /) -> None:
+    """Do what `check_key` does, in Python: the reference, and the fallback, and what explains a refusal."""
     if type(key) is str:
         if key.isascii():
             if 0 < len(key) <= MAX_KEY_BYTES:
@@ -267,12 +263,13 @@ def unpack_datetime(instant_us: int, offset_us: int) -> datetime | None:
 # --- The codec ---------------------------------------------------------------------
 
 try:
-    from sharedstate._native import decode, encode
+    from sharedstate._native import check_key, decode, encode
 
     _is_native = True
 except ImportError:
     from sharedstate._fallback import decode, encode
 
+    check_key = check_key_slowly
     _is_native = False
 
 ACCELERATED: Final = _is_native

@@ -224,7 +224,28 @@ PyDoc_STRVAR(close_on_fork_doc, "close_on_fork($module, fd, /)\n--\n\nHave every
 PyDoc_STRVAR(keep_on_fork_doc, "keep_on_fork($module, fd, /)\n--\n\nUndo close_on_fork(fd); call it just before closing `fd`.");
 PyDoc_STRVAR(boot_ns_doc, "boot_ns($module, /)\n--\n\nReturn nanoseconds since the host booted, suspension included.");
 
+PyDoc_STRVAR(check_key_doc, "check_key(key, /)\n--\n\nReturn if `key` can name an entry: a str of 1 to 512 bytes of UTF-8.");
+
+static PyObject *native_check_key(PyObject *module, PyObject *key)
+{
+    (void)module;
+    if (PyUnicode_CheckExact(key)) {
+        Py_ssize_t size = 0;
+        if (PyUnicode_IS_COMPACT_ASCII(key))
+            size = PyUnicode_GET_LENGTH(key);
+        else if (!PyUnicode_AsUTF8AndSize(key, &size))
+            PyErr_Clear(); /* a lone surrogate, or no memory: the reference decides */
+        if (size >= 1 && size <= 512)
+            Py_RETURN_NONE;
+    }
+    PyObject *values = PyImport_ImportModule("sharedstate.values");
+    PyObject *result = values ? PyObject_CallMethod(values, "check_key_slowly", "(O)", key) : NULL;
+    Py_XDECREF(values);
+    return result;
+}
+
 static PyMethodDef methods[] = {
+    {"check_key", native_check_key, METH_O, check_key_doc},
     {"encode", native_encode, METH_O, encode_doc},
     {"decode", native_decode, METH_O, decode_doc},
     {"fork_epoch", native_fork_epoch, METH_NOARGS, fork_epoch_doc},
