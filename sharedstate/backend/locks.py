@@ -21,6 +21,7 @@ import os
 import time
 from _thread import allocate_lock, get_ident
 from abc import ABC, abstractmethod
+from errno import ENOSPC
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
 from sharedstate.backend.files import make_directory, open_private, translate_os_error
@@ -251,7 +252,7 @@ class LockDirectory:
 
     def _record(self, path: str) -> LockRecord | None:
         try:
-            fd = open_private(self.url, path, os.O_RDONLY)
+            fd = open_unshared(lambda: open_private(self.url, path, os.O_RDONLY))
         except FileNotFoundError:
             return None
         try:
@@ -266,6 +267,7 @@ class LockDirectory:
                 return record
             return record._replace(held=False)
         finally:
+            keep_on_fork(fd)
             os.close(fd)
 
     def parse(self, line: bytes, path: str) -> LockRecord | None:
@@ -274,7 +276,7 @@ class LockDirectory:
         Raises:
             CorruptError: these bytes are not ours.
         """
-        if not line:
+        if not line.strip(b"\0"):  # zeros are what a power loss may leave of the first record
             return None
         try:
             text = line.decode().rstrip("\n")
@@ -301,6 +303,11 @@ class FileLock(Lock):
         super().__init__(directory.url, name, timeout_s)
         self._directory = directory
         self._path = directory.file_of(name)
+
+    @property
+    def path(self) -> str:
+        """The lock's file, for tools that flock it themselves; it is there once the lock was acquired."""
+        return self._path
 
     def _seize(self, deadline: Deadline) -> int:
         while True:
@@ -340,8 +347,15 @@ class FileLock(Lock):
         owner = Owner.current()
         name = self.name.replace("=", "=3d").replace("\n", "=0a")  # a newline ends the record
         line = " ".join((_HELD, str(token), str(now_us), *map(str, owner), name)).encode() + b"\n"
-        # Longer first, so that no reader sees the new line with the old one's tail.
-        os.pwrite(fd, line.ljust(os.fstat(fd).st_size, b"\n"), 0)
+        try:
+            # Longer first, so that no reader sees the new line with the old one's tail.
+            written = os.pwrite(fd, line.ljust(os.fstat(fd).st_size, b"\n"), 0)
+            if written < len(line):
+                os.ftruncate(fd, 0)  # a part of a record would pass for foreign bytes
+        except OSError as error:
+            raise translate_os_error(self.url, error) from error
+        if written < len(line):
+            raise translate_os_error(self.url, OSError(ENOSPC, os.strerror(ENOSPC), self._path))
         return token
 
     def _describe_holder(self, fd: int) -> str:

@@ -1,0 +1,118 @@
+"""Leaving the dead behind: a new log that begins with what is live.
+
+    1  write log-draft: a checkpoint of the entries that have not expired; sync it
+    2  rename it to log-<n+1>; sync the directory
+    3  end log-<n> with a frame that names log-<n+1>; sync it
+    4  flip the head's word
+    5  remove log-<n>
+
+Readers are never held up: they go on with log-<n>, which stays readable through
+their descriptor, until they see the word flip.  Every step is synced whatever
+`sync` says: a power loss may cost sync=os its latest writes, not the store.
+
+Crash: up to step 3 the old log is the truth and the next writer drops the new
+one; from step 3 on the new one is, and the next writer flips the word.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sharedstate.values import encode
+from sharedstate_file.head import length_of, next_number, word_of
+from sharedstate_file.index import encoding_of
+from sharedstate_file.log import LOG_HEADER_BYTES, Log
+
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Final
+
+    from sharedstate_file.head import Head
+    from sharedstate_file.index import Entries
+    from sharedstate_file.place import Place
+
+__all__ = ["FLOOR_BYTES", "compact", "due_at"]
+
+FLOOR_BYTES: Final = 2**20
+"""Fewer dead bytes than this are left where they are."""
+
+_FRAME_BYTES: Final = 2**18
+
+
+def due_at(length: int, live: int) -> int:
+    """Return the length of log at which compaction may pay, if all that is written until then replaces something.
+
+    It pays when more than `FLOOR_BYTES`, and more than what is live, is dead.
+    """
+    return length + max(live, FLOOR_BYTES) - max(length - live, 0)
+
+
+def reached(point: str) -> None:
+    """Do nothing; a test replaces it, to end the process at a named point."""
+
+
+def compact(place: Place, head: Head, log: Log, *, word: int, generation: int, entries: Entries, now: float) -> None:
+    """Go on with a new log; needs the writers' lock, and everything applied.
+
+    Args:
+        place: of the store.
+        head: whose word is flipped.
+        log: the current one.
+        word: the head's.
+        generation: the store's.
+        entries: of the store.
+        now: what expired by then stays behind.
+
+    Raises:
+        OSError: nothing has changed; half-made files are gone.
+        CorruptError: a large value is damaged; nothing has changed.
+    """
+    end = length_of(word)
+    number = next_number(log.number)
+    place.drop_logs(keep=log.number)
+    try:
+        heir = Log.create(place.url, place.draft, generation + 1, place.mode)
+        length = _write_checkpoint(heir, entries, generation + 1, now)
+        os.fsync(heir.fd)
+        reached("draft written")
+        os.rename(place.draft, place.log(number))
+        place.sync_directory()
+        reached("draft renamed")
+        try:
+            log.append(encode([generation, number]), end)
+            reached("old log ended")
+            os.fsync(log.fd)
+        except OSError:
+            log.cut(end)
+            raise
+    except BaseException:
+        place.drop_logs(keep=log.number)
+        raise
+    head.store(word_of(number, length))
+    reached("head flipped")
+    os.unlink(log.path)
+    reached("old log removed")
+
+
+def _write_checkpoint(heir: Log, entries: Entries, generation: int, now: float) -> int:
+    end = LOG_HEADER_BYTES
+    for operations in _batches(entries, now):
+        end = heir.append(encode([generation, *operations]), end)
+    return end
+
+
+def _batches(entries: Entries, now: float) -> Iterator[list[list[Any]]]:
+    batch: list[list[Any]] = []
+    size = 0
+    for key, stored in entries.items():
+        _, _, generation, expires_at, length = stored
+        if expires_at is not None and expires_at <= now:
+            continue
+        batch.append([key, expires_at, generation, encoding_of(stored)])
+        size += len(key) + length
+        if size >= _FRAME_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

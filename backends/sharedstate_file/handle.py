@@ -1,0 +1,240 @@
+"""One handle's state: what it has seen of the log, and how it follows and extends it.
+
+The verbs, in `sharedstate_file.backend`, stand on three methods: `_catch_up`
+before a read that finds the word changed, and `_refresh` and `_append` inside
+the writers' section.
+
+Thread safety: as each method says.
+
+Invariants:
+    B1  `_entries` is what the log says up to `_seen`, whenever the head's word
+        is `_seen`: entries change only after the word has moved away from it,
+        and `_seen` follows when they are complete
+    B2  `_mark` (word, generation) is where catching up begins; applying a frame
+        twice does no harm, so an exception between any two steps does none
+    B3  `_entries`, `_log`, `_mark` and `_seen` change under the index lock; of
+        reads only a catch-up takes it, never one that finds its word
+Fork: a hot read needs no check.  If another thread was changing entries at the
+    fork, then by B1 the word in the child's shared mapping is not `_seen`, and
+    never will be again (H1); the read catches up, and that does check.
+Crash: what a killed writer wrote is adopted if it is whole, and else cut, by
+    the next writer.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from time import time as _now
+
+from sharedstate.backend import translate_os_error
+from sharedstate.errors import (
+    CapacityError,
+    ClosedError,
+    CorruptError,
+    OutcomeUnknownError,
+    StateError,
+    UnavailableError,
+)
+from sharedstate.values import encode
+from sharedstate_file.compaction import FLOOR_BYTES, compact, due_at
+from sharedstate_file.head import ALL_ONES, LENGTH_MASK, REMOVED, Head, length_of, number_of
+from sharedstate_file.index import apply, live_bytes, load, parse
+from sharedstate_file.log import FRAME_BYTES, MAX_PAYLOAD_BYTES, Log
+from sharedstate_file.recovery import mend
+
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
+if TYPE_CHECKING:
+    from typing import Any, Final, NoReturn
+
+    from sharedstate_file.index import Entries, Stored
+    from sharedstate_file.place import Place
+    from sharedstate_file.writers import WriterLock
+
+__all__ = ["Handle"]
+
+_TRIES: Final = 100
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class _Closed:
+    """What a closed handle has in place of the head's words."""
+
+    __slots__ = ("_url",)
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __getitem__(self, _: int) -> NoReturn:
+        raise ClosedError(url=self._url)
+
+
+class Handle:
+    """The entries as last seen, and the way to the newest."""
+
+    def __init__(self, place: Place, writers: WriterLock, head: Head, is_synced: bool) -> None:
+        self.url = place.url
+        self._place = place
+        self._writers = writers
+        self._head = head
+        self._is_synced = is_synced
+        self._words: memoryview | _Closed = head.words
+        self._compactions_failed = 0
+        self._entries: Entries
+        self._log: Log
+        self._mark: tuple[int, int]
+        self._seen: int
+        self._due_at: int  # the length of log at which a writer looks whether compaction pays
+        self._is_tidy: bool  # whether leftover files were looked for since this log became current
+        with writers.index():
+            self._load()
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        if not isinstance(self._words, _Closed):
+            self._writers.close()
+            self._words = _Closed(self.url)
+            # What a get in another thread is using goes with its last reference.
+            self._entries = {}
+
+    def _live(self, key: str) -> Stored | None:
+        """Return what is known of `key`, None if it is absent or expired; any thread."""
+        stored = self._entries.get(key)
+        if stored is None or (stored[3] is not None and stored[3] <= _now()):
+            return None
+        return stored
+
+    # --- Catching up --------------------------------------------------------
+
+    def _catch_up(self) -> None:
+        """Bring the entries up to the head's word; any thread."""
+        with self._writers.index():
+            while (word := self._words[0]) != self._seen:
+                if word == REMOVED:
+                    raise self._place.gone()
+                last, generation = self._mark
+                if number_of(word) != number_of(last):
+                    self._load()
+                    return
+                self._follow(word, last, generation)
+
+    def _follow(self, word: int, last: int, generation: int) -> None:
+        log, entries = self._log, self._entries
+        if word < last:
+            raise log.damaged(length_of(word), f"the head's word went back from {length_of(last)} to here")
+        for payload, stop in log.frames(length_of(last), length_of(word)):
+            operations, after = parse(payload, generation, log, stop)
+            apply(entries, operations, generation, log, stop)
+            generation = after
+        self._mark = (word, generation)
+        self._seen = word
+
+    def _load(self) -> None:
+        """Read the current log from its beginning."""
+        for _ in range(_TRIES):
+            word = self._words[0]
+            if word == REMOVED:
+                raise self._place.gone()
+            try:
+                log = self._place.open_log(number_of(word))
+            except FileNotFoundError:
+                if self._words[0] != word:
+                    continue  # compacted again between the two lines
+                if not os.path.exists(self._place.lock):
+                    raise self._place.gone() from None
+                path = self._place.log(number_of(word))
+                raise CorruptError(url=self.url, reason=f"{path}, which the head names, is missing") from None
+            entries, generation = load(log, length_of(word))
+            self._entries = entries
+            self._log = log
+            self._is_tidy = False
+            self._due_at = 0  # looked at by the first write; a reader need not know
+            self._mark = (word, generation)
+            self._seen = word
+            return
+        raise UnavailableError(url=self.url, reason="it is compacted all the time", advice="Try again.")
+
+    # --- Inside the writers' section ----------------------------------------
+
+    def _refresh(self) -> None:
+        """Catch up, and set right what a killed writer left."""
+        if self._words[0] != self._seen:
+            self._catch_up()
+        if not self._writers.is_current():
+            raise self._place.gone()
+        # Not fstat, which would tell size and links at once: once a file's times
+        # were asked for, the kernel writes its inode anew at the next write, and
+        # that costs more than everything else here.
+        if os.lseek(self._log.fd, 0, os.SEEK_END) != self._seen & LENGTH_MASK or not self._is_tidy:
+            self._mend()
+
+    def _mend(self) -> None:
+        word, generation = self._mark
+        try:
+            due = mend(self._place, self._log, word, generation)
+            if due != word:
+                self._head.store(due)
+                self._catch_up()
+            self._place.drop_logs(keep=number_of(due))
+        except FileNotFoundError as error:
+            raise CorruptError(url=self.url, reason=f"{error.filename} is missing") from error
+        except OSError as error:
+            if isinstance(error, StateError):
+                raise
+            raise translate_os_error(self.url, error) from error
+        self._is_tidy = True
+
+    def _append(self, operations: list[list[Any]]) -> int:
+        """Write one transaction; return the generation before it."""
+        word, generation = self._mark
+        log = self._log
+        end = word & LENGTH_MASK
+        payload = encode([generation, *operations])
+        if len(payload) > MAX_PAYLOAD_BYTES or end + FRAME_BYTES + len(payload) > LENGTH_MASK:
+            reason = f"{len(payload)} bytes more than a transaction, or the log, can hold"
+            raise CapacityError(url=self.url, reason=reason, advice="Split it, or delete something.")
+        try:
+            stop = log.append(payload, end)
+        except OSError as error:
+            raise translate_os_error(self.url, error) from error
+        if self._is_synced:
+            self._sync(end)
+        word += stop - end
+        words = self._head.words
+        words[0] = word
+        words[1] = word ^ ALL_ONES
+        apply(self._entries, operations, generation, log, stop)
+        self._mark = (word, generation + len(operations))
+        self._seen = word
+        if stop > self._due_at:
+            self._consider_compaction()
+        return generation
+
+    def _sync(self, end: int) -> None:
+        try:
+            os.fdatasync(self._log.fd)
+        except OSError as error:
+            self._log.cut(end)
+            if error.errno in _FULL:
+                raise translate_os_error(self.url, error) from error
+            # The kernel may have written it, or not, and does not say.
+            raise OutcomeUnknownError(url=self.url, reason=f"{self._log.path}: {error.strerror}") from error
+
+    def _consider_compaction(self) -> None:
+        word, generation = self._mark
+        length, now = length_of(word), _now()
+        _, live = live_bytes(self._entries, now)
+        self._due_at = due_at(length, live)
+        if length < self._due_at:
+            return
+        try:
+            compact(
+                self._place, self._head, self._log, word=word, generation=generation, entries=self._entries, now=now
+            )
+        except (OSError, CorruptError):
+            # The write that led here is done, and must not be reported as
+            # refused.  The log only goes on growing for a while.
+            self._compactions_failed += 1
+            self._due_at = length + FLOOR_BYTES
+            return
+        self._catch_up()

@@ -1,0 +1,185 @@
+"""One writer at a time: between threads, interpreters and processes, and across forks.
+
+Threads of one handle are excluded by a lock of the interpreter, everyone else
+by a flock on the store's `lock` file: flock belongs to the open description, so
+threads that share one are not excluded by it.  The flock is taken by fcntl and
+not through portalocker, whose wrapper costs as much as the whole write; it is
+the same lock of the kernel, and either waits for the other.
+
+Thread safety: any thread.  A handle's index lock is part of the section, and
+may also be taken alone, by readers that catch up.
+
+Invariants:
+    W1  who is inside holds the thread lock, the flock and the index lock, taken
+        in this order
+    W2  a process flocks no description that it inherited: its parent's lock
+        would count as its own
+Fork: the locks and the descriptor belong to one fork epoch.  A child makes its
+own when it first needs them; the parent's descriptor is closed in it.
+Crash: the kernel frees the flock.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import RLock, allocate_lock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
+
+from sharedstate.backend import Backoff, Deadline, fork_epoch, keep_on_fork, open_unshared
+from sharedstate.errors import ClosedError
+from sharedstate_file.place import read_text
+
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Final
+
+    from sharedstate_file.place import Place
+
+__all__ = ["WriterLock"]
+
+_TRY: Final = LOCK_EX | LOCK_NB
+_CLOSED: Final = -2
+_UNOPENED: Final = -1
+
+
+class _Turn:
+    """What one process needs to take turns."""
+
+    __slots__ = ("epoch", "fd", "index", "lock")
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.lock = allocate_lock()
+        # Re-entrant: the garbage collector may run a finalizer that reads the
+        # store while its thread is catching up.
+        self.index = RLock()
+        self.fd = _UNOPENED  # guarded by lock
+
+
+class WriterLock:
+    """The writers' section of one handle: `with writers:`."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        epoch = fork_epoch()
+        self._turn = _Turn(epoch)
+        self._turns = {epoch: self._turn}
+
+    def __enter__(self) -> None:
+        """Wait for this handle's turn.
+
+        Raises:
+            LockTimeoutError: others wrote, or stood still, all the time.
+            ClosedError: the handle was closed.
+            UnavailableError: the store is gone.
+        """
+        turn = self._turn
+        if turn.epoch != fork_epoch():
+            turn = self._enter_child()
+        deadline = None
+        if not turn.lock.acquire(blocking=False):
+            deadline = self._wait_for_thread(turn)
+        try:
+            if turn.fd < 0:
+                self._open(turn)
+            try:
+                flock(turn.fd, _TRY)
+            except BlockingIOError:
+                self._wait_for_flock(turn.fd, deadline or Deadline(self._place.timeout_s))
+            turn.index.acquire()
+        except BaseException:
+            self._leave(turn)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        turn = self._turn
+        turn.index.release()
+        flock(turn.fd, LOCK_UN)
+        turn.lock.release()
+
+    def index(self) -> RLock:
+        """Return the lock of the handle's index, for readers that catch up."""
+        if self._turn.epoch != fork_epoch():
+            return self._enter_child().index
+        return self._turn.index
+
+    def is_current(self) -> bool:
+        """Return whether the store was not removed, nor is another one in its place; ask inside the section."""
+        return os.fstat(self._turn.fd).st_nlink > 0
+
+    def close(self) -> None:
+        """Give the descriptor back, once nobody of this handle is inside."""
+        turn = self._turn
+        if turn.epoch != fork_epoch():
+            turn = self._enter_child()
+        with turn.lock:
+            self._drop(turn)
+
+    def __del__(self) -> None:
+        if self._turn.epoch == fork_epoch():
+            self._drop(self._turn)
+
+    # --- Opening and forks ----------------------------------------------------
+
+    def _enter_child(self) -> _Turn:
+        # setdefault: of several threads that come here at once, all get the
+        # same turn.  The parent's locks may be held by threads that are not here.
+        epoch = fork_epoch()
+        was_closed = self._turn.fd == _CLOSED
+        self._turn = turn = self._turns.setdefault(epoch, _Turn(epoch))
+        if was_closed:
+            turn.fd = _CLOSED
+        return turn
+
+    def _open(self, turn: _Turn) -> None:
+        if turn.fd == _CLOSED:
+            raise ClosedError(url=self._place.url)
+        try:
+            turn.fd = open_unshared(self._place.open_lock)
+        except FileNotFoundError:
+            raise self._place.gone() from None
+
+    def _drop(self, turn: _Turn) -> None:
+        fd, turn.fd = turn.fd, _CLOSED
+        if fd >= 0:
+            keep_on_fork(fd)
+            os.close(fd)
+
+    def _leave(self, turn: _Turn) -> None:
+        if turn.fd >= 0:
+            flock(turn.fd, LOCK_UN)  # no harm if we did not get it
+        turn.lock.release()
+
+    # --- Waiting --------------------------------------------------------------
+
+    def _wait_for_thread(self, turn: _Turn) -> Deadline:
+        deadline = Deadline(self._place.timeout_s)
+        if not turn.lock.acquire(timeout=self._place.timeout_s):
+            raise deadline.timed_out(self._place.url, "the writers' lock", "another thread of this handle")
+        return deadline
+
+    def _wait_for_flock(self, fd: int, deadline: Deadline) -> None:
+        backoff = Backoff()
+        while True:
+            if deadline.has_passed():
+                raise deadline.timed_out(self._place.url, "the writers' lock", _describe_holder(fd))
+            backoff.sleep(deadline)
+            try:
+                flock(fd, _TRY)
+            except BlockingIOError:
+                continue
+            return
+
+
+def _describe_holder(fd: int) -> str:
+    """Return who holds the flock, as far as this pid namespace can see."""
+    found = os.fstat(fd)
+    wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    # 1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF
+    for fields in map(str.split, read_text("/proc/locks").splitlines()):
+        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == wanted:
+            return f"pid {fields[4]}"
+    return ""

@@ -1,0 +1,739 @@
+"""The file backend: opening, refusing, waiting, forking, running out of room, and being removed."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import sharedstate
+from sharedstate import (
+    CapacityError,
+    ClosedError,
+    CorruptError,
+    LockTimeoutError,
+    StoreAccessError,
+    UnavailableError,
+    UrlError,
+)
+from sharedstate_file import compaction
+from sharedstate_file.head import length_of, next_number, number_of, word_of
+from sharedstate_file.place import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"file:{tmp_path}/store"
+
+
+def in_child(body: Callable[[], Any]) -> str:
+    """Run `body` in a forked child and return what it returned, or the name of what it raised, as text."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            answer = str(body())
+        except Exception as error:  # noqa: BLE001  its name is the answer
+            answer = type(error).__name__
+        os.write(writer, answer.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    return answer
+
+
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+# --- Opening ------------------------------------------------------------------
+
+
+def test_new_store_is_private(tmp_path: Path) -> None:
+    """Whatever the umask, the directory is 0700 and its files are 0600, unless the URL asks for more."""
+    for mask in (0o000, 0o077):
+        before = os.umask(mask)
+        sharedstate.open(f"file:{tmp_path}/private{mask}").close()
+        sharedstate.open(f"file:{tmp_path}/shared{mask}?mode=0660").close()
+        os.umask(before)
+
+        for name, directory_mode, file_mode in (("private", 0o700, 0o600), ("shared", 0o770, 0o660)):
+            place = tmp_path / f"{name}{mask}"
+            assert place.stat().st_mode & 0o777 == directory_mode
+            assert {(place / file).stat().st_mode & 0o777 for file in ("lock", "head", "log-1")} == {file_mode}
+
+
+def test_parents_are_made(tmp_path: Path) -> None:
+    """A store may be named below directories that do not exist yet."""
+    with sharedstate.open(f"file:{tmp_path}/a/b/store") as store:
+        store["k"] = 1
+
+    assert sharedstate.open(f"file:{tmp_path}/a/b/store")["k"] == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [("sync=maybe", "sync=maybe"), ("timeout=-1", "timeout"), ("tiemout=1", "timeout"), ("mode=7", "mode")],
+)
+def test_parameters_are_checked(url: str, query: str, reason: str) -> None:
+    """A parameter that is unknown, or has no sensible value, is refused before anything is made."""
+    with pytest.raises(UrlError, match=reason):
+        sharedstate.open(f"{url}?{query}")
+
+    assert not os.path.exists(url.removeprefix("file:"))
+
+
+def test_processes_that_open_a_new_store_at_once_share_one(url: str) -> None:
+    """8 children that make the same store at the same moment all write into one."""
+    gate_reader, gate_writer = os.pipe()
+    children = []
+    for number in range(8):
+        pid = os.fork()
+        if pid == 0:
+            os.close(gate_writer)
+            os.read(gate_reader, 1)  # until the parent closes its end
+            with sharedstate.open(url) as store:
+                store[f"k{number}"] = number
+            os._exit(0)
+        children.append(pid)
+
+    os.close(gate_writer)
+    statuses = [os.waitpid(pid, 0)[1] for pid in children]
+    os.close(gate_reader)
+
+    assert statuses == [0] * 8
+    with sharedstate.open(url) as store:
+        assert sorted(store) == [f"k{number}" for number in range(8)]
+        store.check()
+
+
+def test_opening_costs_what_lives_and_not_what_was(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After 3,000 writes of 10 keys, what an opener reads is less than twice the floor of compaction."""
+    monkeypatch.setattr(compaction, "FLOOR_BYTES", 4000)
+    store = sharedstate.open(url)
+    for number in range(3000):
+        store[f"k{number % 10}"] = number
+
+    figures = sharedstate.open(url).stats()
+    assert figures["entries"] == 10
+    assert figures["log_bytes"] < 8000
+    assert figures["compactions"] > 10
+    assert figures["generation"] >= 3000
+
+
+def test_expired_entries_do_not_keep_the_log_from_shrinking(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries under ever new keys that have all expired count as dead."""
+    monkeypatch.setattr(compaction, "FLOOR_BYTES", 4000)
+    clock = [1e9]
+    monkeypatch.setattr("sharedstate_file.backend._now", lambda: clock[0])
+    monkeypatch.setattr("sharedstate_file.handle._now", lambda: clock[0])
+    store = sharedstate.open(url)
+
+    for number in range(1000):
+        store.set(f"k{number}", number, ttl_s=10)
+        clock[0] += 1
+
+    figures = store.stats()
+    assert figures["entries"] == 9
+    assert figures["compactions"] > 2
+    assert figures["log_bytes"] < 12_000
+
+
+def test_generation_grows_across_compaction(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key deleted before a compaction and made again after it gets a greater generation."""
+    monkeypatch.setattr(compaction, "FLOOR_BYTES", 100)
+    store = sharedstate.open(url)
+    store["gone"] = 1
+    store["stays"] = 1
+    first, stays = store.read("gone"), store.read("stays")
+    del store["gone"]
+    for number in range(50):
+        store["filler"] = number
+
+    store["gone"] = 2
+
+    again = sharedstate.open(url).read("gone")
+    assert store.stats()["compactions"] > 0
+    assert first is not None
+    assert again is not None
+    assert again.generation > first.generation
+    assert sharedstate.open(url).read("stays") == stays
+
+
+def test_words_of_the_head_wrap_where_the_numbers_end() -> None:
+    """The log after the last number is log 1, and no word is that of a removed store."""
+    last = 2**28 - 2
+
+    assert next_number(last) == 1
+    assert next_number(1) == 2
+    assert (number_of(word_of(last, 77)), length_of(word_of(last, 77))) == (last, 77)
+    assert word_of(last, 2**36 - 1) < 2**64 - 1
+
+
+# --- Refusing -------------------------------------------------------------------
+
+
+def test_foreign_directory_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """A directory that holds anything but a store is CorruptError, and nothing is made in it."""
+    (tmp_path / "photo.jpg").write_bytes(b"jpeg")
+
+    with pytest.raises(CorruptError, match=r"photo\.jpg"):
+        sharedstate.open(f"file:{tmp_path}")
+    with pytest.raises(UnavailableError, match="no store"):
+        sharedstate.remove(f"file:{tmp_path}")
+    (tmp_path / "lock").touch()
+    with pytest.raises(CorruptError, match=r"photo\.jpg"):
+        sharedstate.open(f"file:{tmp_path}")
+    with pytest.raises(CorruptError, match=r"photo\.jpg"):
+        sharedstate.remove(f"file:{tmp_path}")
+
+    assert sorted(os.listdir(tmp_path)) == ["lock", "photo.jpg"]
+
+
+def test_lock_file_with_content_is_foreign(tmp_path: Path) -> None:
+    """A directory that holds only a `lock` of some other program is not taken over."""
+    (tmp_path / "lock").write_text("4711\n")
+
+    with pytest.raises(CorruptError, match="lock"):
+        sharedstate.open(f"file:{tmp_path}")
+
+    assert os.listdir(tmp_path) == ["lock"]
+
+
+def test_file_or_link_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    """A file, and a symbolic link even to a store, are refused; the link's target is untouched."""
+    (tmp_path / "file").write_text("text")
+    sharedstate.open(f"file:{tmp_path}/store").close()
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+
+    for name in ("file", "link", "dangling"):
+        with pytest.raises(StoreAccessError):
+            sharedstate.open(f"file:{tmp_path}/{name}")
+    with pytest.raises(StoreAccessError):
+        sharedstate.remove(f"file:{tmp_path}/link")
+    with pytest.raises(UnavailableError):
+        sharedstate.open(f"file:{tmp_path}/file/below")
+
+    assert not (tmp_path / "nowhere").exists()
+    assert (tmp_path / "store" / "log-1").exists()
+
+
+@pytest.mark.parametrize("name", ["head", "log-1", "lock"])
+def test_planted_link_or_fifo_inside_is_refused(tmp_path: Path, name: str) -> None:
+    """A part of a store that is a link or a FIFO is refused at once; it is neither followed nor waited for."""
+    url = f"file:{tmp_path}/store"
+    sharedstate.open(url).close()
+    part = tmp_path / "store" / name
+    part.rename(tmp_path / "aside")
+
+    part.symlink_to(tmp_path / "aside")
+    with pytest.raises(StoreAccessError):
+        sharedstate.open(url)["k"] = 1
+    part.unlink()
+    os.mkfifo(part)
+    with pytest.raises(UnavailableError):
+        sharedstate.open(url)["k"] = 1
+
+
+def test_store_without_its_lock_file_takes_no_writes(url: str, tmp_path: Path) -> None:
+    """A new lock file would not exclude who holds the old one, so none is made."""
+    old = sharedstate.open(url)
+    old["k"] = 1
+    (tmp_path / "store" / "lock").unlink()
+
+    with pytest.raises(CorruptError, match="lock was removed"):
+        sharedstate.open(url)["k"] = 2
+    with pytest.raises(UnavailableError, match="removed"):
+        old["k"] = 2
+
+    assert not (tmp_path / "store" / "lock").exists()
+
+
+def test_logs_gone_is_never_an_empty_store(url: str, tmp_path: Path) -> None:
+    """A store whose logs were deleted is CorruptError, with its head and without being believed empty."""
+    sharedstate.open(url).close()
+    (tmp_path / "store" / "log-1").unlink()
+
+    with pytest.raises(CorruptError, match="log-1"):
+        sharedstate.open(url)
+    (tmp_path / "store" / "head").write_bytes(b"")
+    with pytest.raises(CorruptError, match="head"):
+        sharedstate.open(url)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; CI runs this file as root too")
+def test_store_of_another_user_is_refused() -> None:
+    """Neither a store that another user planted, nor one that this user may not write, is opened or changed."""
+    with tempfile.TemporaryDirectory() as place:  # not tmp_path, which others cannot reach
+        os.chmod(place, 0o755)
+        planted, closed, new = f"file:{place}/planted?mode=0666", f"file:{place}/closed", f"file:{place}/new"
+        sharedstate.open(planted).close()
+        sharedstate.open(closed).close()
+        for name in ("", "/lock", "/head", "/log-1", "/locks"):
+            os.chown(f"{place}/planted{name}", 1234, 1234)
+
+        def open_as(uid: int, url: str) -> str:
+            os.setuid(uid)
+            return sharedstate.open(url).url
+
+        assert in_child(lambda: open_as(4321, planted)) == "StoreAccessError"
+        assert in_child(lambda: open_as(4321, closed)) == "StoreAccessError"
+        assert in_child(lambda: open_as(4321, new)) == "StoreAccessError"
+        assert in_child(lambda: open_as(1234, planted)) == planted
+
+
+def test_network_file_system_is_refused(tmp_path: Path) -> None:
+    """A directory that the kernel's mount table calls nfs is refused with the reason."""
+    device = os.stat("/dev/shm").st_dev  # a file system without a disk, as a network one is
+    table = tmp_path / "mountinfo"
+    place = Place("file:/dev/shm/any", "/dev/shm/any/below", 0o600, 1.0)
+
+    table.write_text(f"36 35 {os.major(device)}:{os.minor(device)} / /mnt rw shared:1 - nfs4 server:/export rw\n")
+    with pytest.raises(UnavailableError, match="nfs4"):
+        place.refuse_network(str(table))
+    table.write_text(f"36 35 {os.major(device)}:{os.minor(device)} / /mnt rw - tmpfs tmpfs rw\n")
+    place.refuse_network(str(table))
+
+
+# --- Taking turns ---------------------------------------------------------------
+
+
+def test_portalocker_and_the_writers_exclude_one_another(tmp_path: Path) -> None:
+    """Who holds the lock file by portalocker keeps writers out, and is kept out by them: it is one kernel lock."""
+    url = f"file:{tmp_path}/store?timeout=0.05"
+    store = sharedstate.open(url)
+    hold = (
+        "import portalocker, sys\nf = open(sys.argv[1], 'a')\nportalocker.lock(f, portalocker.LOCK_EX)\n"
+        "print('held', flush=True)\nsys.stdin.read()"
+    )
+    attempt = (
+        "import portalocker, sys\nf = open(sys.argv[1], 'a')\n"
+        "try: portalocker.lock(f, portalocker.LOCK_EX | portalocker.LOCK_NB)\n"
+        "except portalocker.LockException: print('excluded')\nelse: print('held')"
+    )
+    path = str(tmp_path / "store" / "lock")
+
+    with subprocess.Popen([sys.executable, "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(LockTimeoutError, match=f"pid {holder.pid}"):
+            store["k"] = 1
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        store["k"] = 2
+    with store._backend._writers:
+        inside = run_python(attempt, path).stdout.strip()
+    outside = run_python(attempt, path).stdout.strip()
+
+    assert (inside, outside) == ("excluded", "held")
+    assert store["k"] == 2
+
+
+def test_reads_go_on_while_a_writer_stands_still(tmp_path: Path) -> None:
+    """With the writers' lock held by another handle for ever, reads work, also those that have to catch up."""
+    url = f"file:{tmp_path}/store?timeout=0.05"
+    store, other = sharedstate.open(url), sharedstate.open(url)
+    other["k"] = 1
+
+    with other._backend._writers:
+        assert store["k"] == 1
+        assert sharedstate.open(url)["k"] == 1
+        with pytest.raises(LockTimeoutError):
+            store["k"] = 2
+
+    store["k"] = 3
+    assert other["k"] == 3
+
+
+def test_thread_waits_for_a_thread_of_the_same_handle(tmp_path: Path) -> None:
+    """Two threads of one handle exclude one another though they share a descriptor, for the timeout at most."""
+    store = sharedstate.open(f"file:{tmp_path}/store?timeout=0.05")
+    outcome: list[str] = []
+
+    def write() -> None:
+        try:
+            store["k"] = 1
+        except LockTimeoutError as error:
+            outcome.append(error.holder)
+
+    with store._backend._writers:
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+
+    assert outcome == ["another thread of this handle"]
+    assert "k" not in store
+
+
+def test_threads_of_one_handle_lose_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 threads write through one handle and a fifth reads, over compactions: every increment counts."""
+    monkeypatch.setattr(compaction, "FLOOR_BYTES", 2000)
+    store = sharedstate.open(url)
+    done = threading.Event()
+    seen: list[int] = [0]
+
+    def read() -> None:
+        while not done.is_set():
+            seen.append(store.get("n", 0))
+
+    def write() -> None:
+        for _ in range(300):
+            store.increment("n")
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    reader = threading.Thread(target=read)
+    for thread in (reader, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done.set()
+    reader.join()
+
+    assert store["n"] == 1200
+    assert seen == sorted(seen)
+    store.check()
+
+
+def test_finalizer_that_reads_while_its_thread_catches_up_does_no_harm(url: str) -> None:
+    """The index lock is re-entrant: garbage collection may run a finalizer at any allocation."""
+    store, other = sharedstate.open(url), sharedstate.open(url)
+    other["k"] = 1
+
+    with store._backend._writers.index():
+        assert store["k"] == 1
+
+
+# --- Forks ------------------------------------------------------------------------
+
+
+def test_child_takes_its_own_turn(tmp_path: Path) -> None:
+    """A child forked while a thread of its parent is inside waits for it, and writes once it has left."""
+    store = sharedstate.open(f"file:{tmp_path}/store?timeout=0.05")
+    store["k"] = 0
+
+    with store._backend._writers:
+        assert in_child(lambda: store.set("k", 1)) == "LockTimeoutError"
+        assert in_child(lambda: store["k"]) == "0"
+    assert in_child(lambda: store.increment("k")) == "1"
+    store.increment("k")
+
+    assert store["k"] == 2
+    store.check()
+
+
+def test_child_of_a_half_updated_parent_reads_the_truth(url: str) -> None:
+    """Forked between the head's word and the index, a child catches up by itself (B1)."""
+    store = sharedstate.open(url)
+    backend = store._backend
+    writer = sharedstate.open(url)
+
+    with backend._writers.index():  # as a thread of the parent would hold it
+        writer["k"] = "new"
+        answer = in_child(lambda: store["k"])
+
+    assert answer == "new"
+
+
+def test_child_does_not_keep_its_dead_parents_turn(tmp_path: Path) -> None:
+    """A writer killed inside its turn frees the lock although a child that it forked lives on."""
+    url = f"file:{tmp_path}/store?timeout=2"
+    store = sharedstate.open(url)
+    reader, writer = os.pipe()
+    gate_reader, gate_writer = os.pipe()
+
+    parent = os.fork()
+    if parent == 0:
+        own = sharedstate.open(url)
+        with own._backend._writers:
+            child = os.fork()
+            if child == 0:
+                os.close(gate_writer)
+                os.read(gate_reader, 1)
+                os._exit(0)
+            os.write(writer, b"!")
+            signal.pause()
+    os.read(reader, 1)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+
+    store["k"] = "written while the child lives"
+
+    for fd in (reader, writer, gate_reader, gate_writer):
+        os.close(fd)
+    assert store["k"]
+
+
+# --- No room ----------------------------------------------------------------------
+
+
+def test_limit_on_file_size_is_a_capacity_error_that_loses_nothing(url: str) -> None:
+    """A write that would exceed the limit is refused whole; what was there stays, and a smaller one still fits."""
+    store = sharedstate.open(url)
+    store["kept"] = "x" * 1000
+
+    def body() -> str:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+        try:
+            store["large"] = "y" * 20_000
+        except CapacityError:
+            store["small"] = 1
+            store.check()
+            return "refused"
+        return "accepted"
+
+    assert in_child(body) == "refused"
+    assert dict(store) == {"kept": "x" * 1000, "small": 1}
+    store.check()
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 300 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k,mode=0755", "tmpfs", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def try_set(store: sharedstate.Store, key: str, value: object) -> bool:
+    try:
+        store[key] = value
+    except CapacityError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount; the limit on file sizes above takes the same path")
+def test_full_disk_is_a_capacity_error_that_loses_nothing(tiny_disk: Path) -> None:
+    """On a full disk every verb that writes is refused whole, reads go on, and after room was made so do writes."""
+    url = f"file:{tiny_disk}/store"
+    store = sharedstate.open(url)
+    written = 0
+    while try_set(store, f"k{written}", "x" * 1000):
+        written += 1
+
+    with pytest.raises(CapacityError):
+        store.transact(lambda tx: [tx.set(f"new{number}", "x" * 4000) for number in range(9)])
+    with pytest.raises(CapacityError, match="No space"):
+        sharedstate.open(f"file:{tiny_disk}/second")
+    assert dict(store) == {f"k{number}": "x" * 1000 for number in range(written)}
+    store.check()
+    assert len(sharedstate.open(url)) == written
+
+    subprocess.run(["mount", "-o", "remount,size=2m", str(tiny_disk)], check=True)
+    store["more"] = "x" * 10_000
+    assert len(sharedstate.open(url)) == written + 1
+    sharedstate.open(f"file:{tiny_disk}/second").close()
+    store.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_compaction_that_finds_no_room_refuses_no_write(tiny_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compaction that fails for want of space is counted, leaves no half-made log, and is tried again later."""
+    monkeypatch.setattr(compaction, "FLOOR_BYTES", 20_000)
+    monkeypatch.setattr("sharedstate_file.handle.FLOOR_BYTES", 20_000)
+    store = sharedstate.open(f"file:{tiny_disk}/store")
+    (tiny_disk / "ballast").write_bytes(b"x" * 190_000)
+    store["kept"] = "x" * 40_000
+
+    for number in range(60):
+        store["k"] = str(number % 10) * 800
+    failed = store.stats()
+    (tiny_disk / "ballast").unlink()
+    for number in range(60):
+        store["k"] = str(number % 10) * 800
+
+    assert failed["compactions_failed"]
+    assert not failed["compactions"]
+    assert store.stats()["compactions"]
+    assert [name for name in os.listdir(tiny_disk / "store") if name.startswith("log-")] == ["log-2"]
+    assert store["kept"] == "x" * 40_000
+    store.check()
+    store.close()
+
+
+def test_value_beyond_the_limit_is_a_capacity_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value larger than max_value_bytes is refused by its size, wherever it comes from."""
+    store = sharedstate.open(url)
+    monkeypatch.setattr("sharedstate_file.backend._MAX_VALUE_BYTES", 1000)
+
+    for write in (
+        lambda: store.set("k", "x" * 1000),
+        lambda: store.add("k", "x" * 1000),
+        lambda: store.set_many({"k": "x" * 1000}),
+        lambda: store.transact(lambda tx: tx.set("k", "x" * 1000)),
+    ):
+        with pytest.raises(CapacityError, match="1000"):
+            write()
+
+    assert "k" not in store
+
+
+# --- Large values -----------------------------------------------------------------
+
+
+def test_large_values_stay_in_the_log_and_come_back_whole(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large values, several in one transaction among small ones, survive catch-up, reopening and compaction."""
+    monkeypatch.setattr(compaction, "FLOOR_BYTES", 100_000)
+    store, other = sharedstate.open(url), sharedstate.open(url)
+    values: dict[str, Any] = {
+        "a": "x" * 20_000,
+        "small": 1,
+        "b": b"y" * 300_000,
+        "": None,
+        "c": [("z" * 30_000, number) for number in range(3)],
+        "d": {"k": "w" * 16_380},
+    }
+    del values[""]
+
+    store.set_many(values)
+    store.transact(lambda tx: [tx.set(key + "2", value) for key, value in values.items()])
+    held = other.read("b")
+    for number in range(12):
+        store["filler"] = str(number) * 100_000
+
+    expected = {**values, **{key + "2": value for key, value in values.items()}}
+    for handle in (store, other, sharedstate.open(url)):
+        assert {key: value for key, value in handle.items() if key != "filler"} == expected
+        handle.check()
+    assert held is not None
+    assert held.value == values["b"]
+    assert store.stats()["compactions"]
+
+
+def test_many_large_values_in_one_transaction_are_found_again(url: str) -> None:
+    """Each of 500 values of 20 kB in one frame is read back from its own place."""
+    store, other = sharedstate.open(url), sharedstate.open(url)
+    values = {f"k{number}": f"{number:05}" * 4000 for number in range(500)}
+
+    store.transact(lambda tx: [tx.set(key, value) for key, value in values.items()])
+
+    assert dict(store) == values
+    assert dict(other) == values
+    store.check()
+
+
+# --- Removing and closing -----------------------------------------------------------
+
+
+def test_removed_store_is_never_written_as_a_ghost(url: str, tmp_path: Path) -> None:
+    """After remove() open handles raise on every verb, and a new store of that name is another one."""
+    store = sharedstate.open(url)
+    lock = store.lock("named")
+    lock.acquire()
+    lock.release()
+    store["k"] = 1
+
+    sharedstate.remove(url)
+
+    verbs: list[Callable[[], Any]] = [
+        lambda: store["k"],
+        lambda: store.set("k", 2),
+        lambda: store.increment("n"),
+        lambda: store.keys().__len__(),
+        lambda: store.lock("named"),
+        lock.acquire,
+        store.check,
+        store.stats,
+    ]
+    for verb in verbs:
+        with pytest.raises(UnavailableError, match="removed"):
+            verb()
+    assert not (tmp_path / "store").exists()
+    with sharedstate.open(url) as new:
+        assert dict(new) == {}
+        with pytest.raises(UnavailableError, match="removed"):
+            store["k"] = 2
+        assert dict(new) == {}
+    with pytest.raises(UnavailableError, match="no store"):
+        sharedstate.remove(f"{url}2")
+
+
+def test_directory_removed_by_other_means_is_never_written(url: str, tmp_path: Path) -> None:
+    """After `rm -r`, and after a new store took the place, a write through an old handle is refused."""
+    store = sharedstate.open(url)
+    store["k"] = 1
+    subprocess.run(["rm", "-r", str(tmp_path / "store")], check=True)
+
+    with pytest.raises(UnavailableError, match="removed"):
+        store["k"] = 2
+    new = sharedstate.open(url)
+    with pytest.raises(UnavailableError, match="removed"):
+        store["k"] = 2
+
+    assert dict(new) == {}
+
+
+def test_removal_that_was_interrupted_is_finished_by_the_next_opener(url: str, tmp_path: Path) -> None:
+    """A store whose head says removed is empty to the next opener, whatever files are left of it."""
+    store = sharedstate.open(url)
+    store["k"] = 1
+    store._backend._head.store(2**64 - 1)
+
+    assert dict(sharedstate.open(url)) == {}
+    with pytest.raises(UnavailableError, match="removed"):
+        store.get("k")
+    sharedstate.remove(url)
+    assert not (tmp_path / "store").exists()
+
+
+def test_closed_backend_refuses_every_verb_and_frees_its_descriptors(url: str) -> None:
+    """A handle kept by its backend's own methods is closed too, and 50 handles leave no descriptor behind."""
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50):
+        store = sharedstate.open(url)
+        store["k"] = 1
+        get, set_, backend = store.get, store.set, store._backend
+        store.close()
+        backend.close()
+
+    with pytest.raises(ClosedError):
+        get("k")
+    with pytest.raises(ClosedError):
+        set_("k", 2)
+    del store, get, set_, backend
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_store_left_to_the_collector_frees_its_descriptors(url: str) -> None:
+    """Handles that nobody closes give their descriptors back when they are collected."""
+    before = len(os.listdir("/proc/self/fd"))
+
+    for _ in range(20):
+        sharedstate.open(url)["k"] = 1
+
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_light_to_import(tmp_path: Path) -> None:
+    """Opening and using a file store in a fresh interpreter imports nothing heavy."""
+    code = (
+        "import sys, sharedstate\nstore = sharedstate.open(sys.argv[1])\nstore['k'] = {'a': 1}\nstore['k']\n"
+        "heavy = {'typing', 'threading', 'datetime', 'dataclasses', 're', 'contextlib', 'urllib', 'logging',"
+        " 'portalocker', 'sqlite3', 'click', 'rich', 'importlib.metadata', 'multiprocessing', 'hashlib', 'msgpack'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{code}", f"file:{tmp_path}/store"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert answer.stdout == "[]\n", answer.stderr
