@@ -1,0 +1,431 @@
+"""The verbs: each one statement where SQLite can say it in one, else one short transaction.
+
+Thread safety: every method, from any thread; each call has a connection of its
+own while it lasts.  Nothing of the data is kept in Python.
+
+Invariants, verified by `check`:
+    Q1  SQLite finds the file whole (PRAGMA integrity_check)
+    Q2  `floor` is one row, an integer, at least every generation that was deleted
+    Q3  a key is one that `check_key` lets in, a generation an integer above 0
+    Q4  a BLOB is the encoding of one value
+    Q5  `expires_at` is NULL or a number of seconds since 1970
+Crash: SQLite's, that is a transaction is whole or absent, and the kernel frees
+the locks of the dead.
+"""
+
+from __future__ import annotations
+
+import os
+from _sqlite3 import sqlite_version
+from time import time
+
+from sharedstate.backend import Backend, Lock, LockDirectory, add_numbers, check_ttl
+from sharedstate.errors import CapacityError, ConflictError, CorruptError, KeyFormatError
+from sharedstate.model import (
+    ABSENT,
+    DELETE,
+    Capabilities,
+    Clock,
+    Durability,
+    Entry,
+    LockRecord,
+    Put,
+    Scope,
+    Write,
+)
+from sharedstate.values import check_key
+from sharedstate_sqlite import place
+from sharedstate_sqlite import statements as sql
+from sharedstate_sqlite.cells import MAX_INTEGER, MAX_VALUE_BYTES, bounds_of, is_integer_or_float, pack, unpack
+from sharedstate_sqlite.sessions import all_rows, rows_changed
+
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from sqlite3 import Connection
+    from typing import Any, Final
+
+    from sharedstate_sqlite.connections import Pool
+
+
+CAPABILITIES: Final = Capabilities(
+    scope=Scope.HOST,
+    durability=Durability.DISK,
+    clock=Clock.WALL,
+    max_value_bytes=MAX_VALUE_BYTES,
+    max_transaction_keys=1_000_000,
+)
+
+_NOTHING_EXPECTED: Final[Mapping[str, int]] = {}
+
+# How long others wait for the write lock at most: that many rows, or bytes.
+_BATCH_ROWS: Final = 500
+_BATCH_BYTES: Final = 2**22
+
+# A sweep looks at more rows than there were writes with a time to live since
+# the last one, so expired rows never outnumber the others for long.
+_SWEEP_EVERY: Final = 64
+_SWEEP_ROWS: Final = 256
+
+
+class SqliteBackend(Backend):
+    """One handle on one database."""
+
+    def __init__(self, url: str, pool: Pool, mode: int) -> None:
+        self.url = url
+        self.capabilities = CAPABILITIES
+        self._pool = pool
+        self._run = pool.run
+        self._mode = mode
+        # Not all handles after the same number of writes; a race on these two
+        # costs a sweep.
+        self._until_sweep = os.urandom(1)[0] % _SWEEP_EVERY
+        self._swept_to: str | None = None
+
+    # --- Reading ------------------------------------------------------------
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`, or `default`."""
+        check_key(key)
+        row = self._run(sql.GET, (key,))
+        if row is None:
+            return default
+        cell, expires_at = row
+        if expires_at is not None and expires_at <= time():
+            return default
+        return unpack(self.url, key, cell) if type(cell) is bytes else cell
+
+    def read(self, key: str) -> Entry | None:
+        """Return the entry of `key`, or None."""
+        check_key(key)
+        return self._entry(key, self._run(sql.READ, (key,)))
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values of those of `keys` that are there."""
+        found: dict[str, Any] = {}
+        for batch in _batches(keys):
+            # Few different lengths, so that few statements are prepared.
+            length = 1 << (len(batch) - 1).bit_length()
+            padded = (*batch, *batch[-1:] * (length - len(batch)))
+            now = time()
+            for key, cell, expires_at in self._run(sql.select_among(length), padded, all_rows):
+                if expires_at is None or expires_at > now:
+                    found[key] = unpack(self.url, key, cell)
+        return found
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the keys that start with `prefix`."""
+        return [key for (key,) in self._select("key", prefix)]
+
+    def count(self, prefix: str = "") -> int:
+        """Return how many entries start with `prefix`."""
+        return sum(number for (number,) in self._select("count(*)", prefix))
+
+    def _select(self, columns: str, prefix: str) -> list[Any]:
+        end = sql.end_of(prefix)
+        parameters = (prefix, time()) if end is None else (prefix, end, time())
+        try:
+            rows: list[Any] = self._run(sql.select(columns, end is not None), parameters, all_rows)
+        except UnicodeEncodeError:
+            return []  # no key holds a lone surrogate
+        return rows
+
+    def _entry(self, key: str, row: tuple[Any, int, float | None] | None) -> Entry | None:
+        if row is None:
+            return None
+        cell, generation, expires_at = row
+        if expires_at is not None and expires_at <= time():
+            return None
+        return Entry(unpack(self.url, key, cell), generation, expires_at)
+
+    # --- Writing one key ----------------------------------------------------
+
+    def set(self, key: str, value: Any, ttl_s: float | None = None) -> None:
+        """Store `value`, whatever was there."""
+        check_key(key)
+        cell = pack(self.url, value)
+        if ttl_s is None:
+            self._run(sql.SET, (key, cell, None))
+        else:
+            self._run(sql.SET, (key, cell, _deadline(ttl_s)))
+            self._sweep_sometimes(key)
+
+    def add(self, key: str, value: Any, ttl_s: float | None = None) -> bool:
+        """Store `value` if `key` is absent; return whether it was."""
+        check_key(key)
+        parameters = (key, pack(self.url, value), _deadline(ttl_s), time())
+        added = bool(self._run(sql.ADD, parameters, rows_changed))
+        if ttl_s is not None:
+            self._sweep_sometimes(key)
+        return added
+
+    def compare_and_set(self, key: str, value: Any, expected: int, ttl_s: float | None = None) -> int:
+        """Store `value` if `key` is at generation `expected`; return the new one."""
+        check_key(key)
+        cell, expires_at = pack(self.url, value), _deadline(ttl_s)
+        if expected == ABSENT:
+            row = self._run(sql.ADD_RETURNING, (key, cell, expires_at, time()))
+            generation = row and row[0]
+        elif 0 < expected <= MAX_INTEGER and self._run(
+            sql.SET_IF, (cell, expires_at, key, expected, time()), rows_changed
+        ):
+            generation = expected + 1
+        else:
+            generation = None
+        if generation is None:
+            entry = self.read(key)
+            raise ConflictError(key=key, expected=expected, found=ABSENT if entry is None else entry.generation)
+        if ttl_s is not None:
+            self._sweep_sometimes(key)
+        return int(generation)
+
+    def increment(
+        self,
+        key: str,
+        by: int | float = 1,
+        initial: int | float = 0,
+        ttl_s: float | None = None,
+    ) -> int | float:
+        """Add `by` to the number at `key` and return the sum."""
+        check_key(key)
+        expires_at = _deadline(ttl_s)
+        bounds = bounds_of(by)
+        row = None
+        if bounds is not None and type(initial) in {int, float}:
+            first = pack(self.url, initial + by) if is_integer_or_float(initial + by) else b""
+            if type(first) is not bytes:  # else SQLite could not count on from it
+                now = time()
+                row = self._run(sql.INCREMENT, (key, first, expires_at, now, by, now, now, *bounds))
+        total: int | float = self._increment_slowly(key, by, initial, expires_at) if row is None else row[0]
+        if ttl_s is not None:
+            self._sweep_sometimes(key)
+        return total
+
+    def _increment_slowly(self, key: str, by: Any, initial: Any, expires_at: float | None) -> Any:
+        """Add as Python does: for numbers that SQLite lacks, and for every refusal."""
+
+        def body(connection: Connection) -> Any:
+            entry = self._entry(key, connection.execute(sql.READ, (key,)).fetchone())
+            total = add_numbers(key, initial if entry is None else entry.value, by)
+            until = expires_at if entry is None else entry.expires_at
+            connection.execute(sql.SET, (key, pack(self.url, total), until))
+            return total
+
+        return self._pool.transact(body)
+
+    def touch(self, key: str, ttl_s: float | None) -> bool:
+        """Let `key` expire at another time."""
+        check_key(key)
+        return bool(self._run(sql.TOUCH, (_deadline(ttl_s), key, time()), rows_changed))
+
+    def delete(self, key: str) -> bool:
+        """Remove `key`; return whether it was there."""
+        check_key(key)
+        return bool(self._run(sql.DELETE_LIVE, (key, time()), rows_changed))
+
+    def take(self, key: str) -> Entry | None:
+        """Remove `key` and return what it was."""
+        check_key(key)
+        return self._entry(key, self._run(sql.TAKE, (key,)))
+
+    # --- Writing several keys -----------------------------------------------
+
+    def commit(self, writes: Mapping[str, Write], expected: Mapping[str, int] = _NOTHING_EXPECTED) -> dict[str, int]:
+        """Apply all of `writes` if every key of `expected` is at that generation."""
+        for key in (*writes, *expected):
+            check_key(key)
+        if len(writes.keys() | expected.keys()) > CAPABILITIES.max_transaction_keys:
+            raise CapacityError(
+                url=self.url,
+                reason=f"a transaction has at most {CAPABILITIES.max_transaction_keys} keys",
+                advice="Split it.",
+            )
+        packed = {
+            key: (key, pack(self.url, write.value), _deadline(write.ttl_s))
+            for key, write in writes.items()
+            if isinstance(write, Put)
+        }
+
+        def body(connection: Connection) -> dict[str, int]:
+            execute, now = connection.execute, time()
+            for key, generation in expected.items():
+                row = execute(sql.READ, (key,)).fetchone()
+                found = ABSENT if row is None or (row[2] is not None and row[2] <= now) else row[1]
+                if found != generation:
+                    raise ConflictError(key=key, expected=generation, found=found)
+            generations: dict[str, int] = {}
+            for key, write in writes.items():
+                if write is DELETE:
+                    execute(sql.DELETE_ROW, (key,))
+                    generations[key] = ABSENT
+                else:
+                    (generations[key],) = execute(sql.SET_RETURNING, packed[key]).fetchone()
+            return generations
+
+        return self._pool.transact(body)
+
+    def set_many(self, values: Mapping[str, Any], ttl_s: float | None = None) -> None:
+        """Store all of `values`, each atomically; a refused one leaves those after it unwritten."""
+        expires_at = _deadline(ttl_s)
+        batch: list[tuple[str, Any, float | None]] = []
+        size = 0
+        try:
+            for key, value in values.items():
+                check_key(key)
+                cell = pack(self.url, value)
+                batch.append((key, cell, expires_at))
+                size += len(cell) if isinstance(cell, (bytes, str)) else 8
+                if len(batch) == _BATCH_ROWS or size > _BATCH_BYTES:
+                    full, batch, size = batch, [], 0
+                    self._write_all(sql.SET, full)
+        finally:
+            self._write_all(sql.SET, batch)  # those before a refused one, too
+        if ttl_s is not None and values:
+            self._sweep_sometimes(next(iter(values)), len(values))
+
+    def delete_many(self, keys: Iterable[str]) -> int:
+        """Remove `keys`, each atomically; return how many were there."""
+        return sum(self._write_all(sql.DELETE_LIVE, [(key, time()) for key in batch]) for batch in _batches(keys))
+
+    def _write_all(self, statement: str, rows: list[Any]) -> int:
+        if not rows:
+            return 0
+        return self._pool.transact(lambda connection: connection.executemany(statement, rows).rowcount)
+
+    def clear(self, prefix: str = "") -> int:
+        """Remove the entries that start with `prefix`, each atomically; return how many."""
+        end = sql.end_of(prefix)
+        statement = sql.SLICE_TO_CLEAR if end is None else sql.SLICE_TO_CLEAR_UNTIL
+        first = prefix
+
+        def body(connection: Connection) -> int | None:
+            nonlocal first
+            bounds = (first, _BATCH_ROWS) if end is None else (first, end, _BATCH_ROWS)
+            last, live = connection.execute(statement, (time(), *bounds)).fetchone()
+            if last is None:
+                return None
+            connection.execute(sql.CLEAR_SLICE, (first, last))
+            first = last + "\0"  # ever on, or writers could keep us here
+            return int(live)
+
+        removed = 0
+        try:
+            while (live := self._pool.transact(body)) is not None:
+                removed += live
+        except UnicodeEncodeError:
+            pass  # no key holds a lone surrogate
+        return removed
+
+    # --- Expired rows -------------------------------------------------------
+
+    def _sweep_sometimes(self, key: str, writes: int = 1) -> None:
+        self._until_sweep -= writes
+        if self._until_sweep >= 0:
+            return
+        self._until_sweep = _SWEEP_EVERY
+        after = key if self._swept_to is None else self._swept_to
+        now = time()
+        last, expired = self._run(sql.SLICE_TO_SWEEP, (now, after, _SWEEP_ROWS))
+        self._swept_to = "" if last is None else last
+        if expired:
+            self._run(sql.SWEEP_SLICE, (after, last, now))
+
+    # --- Waiting and locks --------------------------------------------------
+
+    def change_token(self) -> int:
+        """Return a number that differs after any commit to the database."""
+        return self._pool.change_token()
+
+    def lock(self, name: str, timeout_s: float | None = None) -> Lock:
+        """Return the lock of this name, a file beside the database."""
+        check_key(name)
+        self._pool.require_open()
+        return self._lock_files().lock(name, timeout_s)
+
+    def locks(self) -> list[LockRecord]:
+        """Return what each lock says of itself."""
+        self._pool.require_open()
+        return [record for record in self._lock_files().records() if record.name != place.CREATION_LOCK]
+
+    def _lock_files(self) -> LockDirectory:
+        return LockDirectory(self.url, f"{self._pool.path}.locks", self._mode)
+
+    # --- Figures and the end ------------------------------------------------
+
+    def stats(self) -> dict[str, int | float | str]:
+        """Return the number of entries, the bytes of the pages in use, and SQLite's own figures."""
+        pages, free, size = (
+            int(self._run(f"PRAGMA {name}")[0]) for name in ("page_count", "freelist_count", "page_size")
+        )
+        try:
+            wal_bytes = os.stat(f"{self._pool.path}-wal").st_size
+        except OSError:
+            wal_bytes = 0  # gone since: the last connection closed
+        return {
+            "entries": self.count(),
+            "bytes": (pages - free) * size,
+            "capacity_bytes": 0,
+            "page_count": pages,
+            "wal_bytes": wal_bytes,
+            "sqlite_version": sqlite_version,
+        }
+
+    def check(self) -> None:
+        """Verify Q1 to Q5."""
+        for (line,) in self._run("PRAGMA integrity_check(10)", (), all_rows):
+            if line != "ok":
+                raise CorruptError(url=self.url, reason=f"Q1: {line}")
+        floors = self._run("SELECT generation FROM floor", (), all_rows)
+        if len(floors) != 1 or type(floors[0][0]) is not int or floors[0][0] < 0:
+            raise CorruptError(url=self.url, reason=f"Q2: the floor is {floors}")
+        for (key,) in self._run(sql.ODD_KEYS, (), all_rows):
+            raise CorruptError(url=self.url, reason=f"Q3: {key!r} is a key")
+        after = ""
+        while rows := self._run(sql.SLICE_TO_CHECK, (after, _BATCH_ROWS), all_rows):
+            for row in rows:
+                self._check_row(*row)
+            after = rows[-1][0]
+
+    def _check_row(self, key: Any, cell: Any, generation: Any, expires_at: Any) -> None:
+        try:
+            check_key(key)
+        except KeyFormatError as error:
+            raise CorruptError(url=self.url, reason=f"Q3: {error}") from error
+        if type(generation) is not int or generation <= ABSENT:
+            raise CorruptError(url=self.url, reason=f"Q3: {key!r} is at generation {generation!r}")
+        unpack(self.url, key, cell)  # Q4
+        if expires_at is not None and not (type(expires_at) is float and 0 < expires_at < 1e12):
+            raise CorruptError(url=self.url, reason=f"Q5: {key!r} expires at {expires_at!r}")
+
+    def close(self) -> None:
+        """Close the connections; those that calls have out, when these end."""
+        self._pool.close()
+
+    def __del__(self) -> None:
+        self._pool.close()
+
+
+def _batches(keys: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    refused: KeyFormatError | None = None
+    for key in keys:
+        try:
+            check_key(key)
+        except KeyFormatError as error:
+            refused = error  # those before it are served first, as if one by one
+            break
+        batch.append(key)
+        if len(batch) == _BATCH_ROWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+    if refused is not None:
+        raise refused
+
+
+def _deadline(ttl_s: float | None) -> float | None:
+    if ttl_s is None:
+        return None
+    check_ttl(ttl_s)
+    return time() + ttl_s

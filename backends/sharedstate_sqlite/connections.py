@@ -1,0 +1,368 @@
+"""Who uses which connection, when, and for how long.
+
+A `Pool` is a handle's connections.  A call takes one, runs its statements and
+puts it back; so there are as many as there were calls at one time, a thread
+that ends leaves nothing behind, and a signal handler or finaliser that comes in
+between gets another one.  (A connection per thread can do none of that.)
+
+Thread safety: every function.  A list's `pop` and `append` are atomic, also
+without the GIL, and are the only lock that a call takes.
+
+Invariants: C1 to C4, in `sessions`.
+"""
+
+from __future__ import annotations
+
+import os
+from _sqlite3 import Error
+from _weakrefset import WeakSet
+from time import monotonic, monotonic_ns
+
+from sharedstate.backend import Backoff, Deadline, fork_epoch
+from sharedstate.errors import ClosedError, UnavailableError
+from sharedstate_sqlite import place
+from sharedstate_sqlite.faults import is_busy, translate
+from sharedstate_sqlite.sessions import (
+    Session,
+    first_row,
+    inherited,
+    no_fork,
+    note_inherited_locked,
+    open_connection,
+    pools,
+)
+
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from sqlite3 import Connection, Cursor
+    from typing import Any, Final, NoReturn, SupportsIndex, TypeVar
+
+    _T = TypeVar("_T")
+
+__all__ = ["Pool"]
+
+_LOOK_EVERY_S: Final = 0.1  # how long a call may go on with a database whose file was removed by hand
+_DRAIN_S: Final = 5.0
+
+
+class _Closed(list["Session"]):
+    """What a closed pool has in place of its idle sessions: none to take, none kept."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._url = url
+
+    def pop(self, _index: SupportsIndex = -1) -> NoReturn:
+        """Refuse: there is nothing to take any more."""
+        raise ClosedError(url=self._url)
+
+    def append(self, session: Session) -> None:
+        """Close what a call that was under way gives back."""
+        session.close()
+
+
+class Pool:
+    """The connections of one handle on one database.
+
+    Attributes:
+        url: of the store, for errors.
+        path: of the database.
+        timeout_s: how long a call waits for other writers.
+        identity: device and inode of the database.
+        sessions: those not closed; guarded by the gate.
+    """
+
+    def __init__(self, url: str, path: str, synchronous: str, timeout_s: float) -> None:
+        self.url = url
+        self.path = path
+        self.timeout_s = timeout_s
+        self._synchronous = synchronous
+        found = place.look(url, path)
+        self.identity = (0, 0) if found is None else place.identity_of(found)
+        self.sessions: WeakSet[Session] = WeakSet()
+        self._look_at = 0.0  # monotonic; a race on it costs a second look
+        self._idle: list[Session] = []
+        self._watching: list[Session] = []  # the watcher, unless it is out
+        self._watcher: Session | None = None  # guarded by the gate
+        self._watchers = 0  # guarded by the gate; how many there have been
+        with no_fork():
+            pools.add(self)
+
+    # --- Statements -----------------------------------------------------------
+
+    def run(self, statement: str, parameters: tuple[Any, ...] = (), fetch: Callable[[Cursor], Any] = first_row) -> Any:
+        """Run one statement, by itself a transaction, and return what `fetch` takes from it.
+
+        Raises:
+            LockTimeoutError: others kept the database locked; nothing was written.
+            StateError: what else SQLite reports, in our words.
+        """
+        session = self.take()
+        try:
+            return fetch(session.execute(statement, parameters))
+        except Error as error:
+            if not is_busy(error):
+                raise self.explain(error, statement) from error
+        except BaseException:
+            session.interrupt()
+            raise
+        finally:
+            self._idle.append(session)
+        return self._run_when_free(statement, parameters, fetch)
+
+    def _run_when_free(self, statement: str, parameters: tuple[Any, ...], fetch: Callable[[Cursor], Any]) -> Any:
+        deadline, backoff = Deadline(self.timeout_s), Backoff()
+        while True:
+            if deadline.has_passed():
+                raise deadline.timed_out(self.url, "the database")
+            backoff.sleep(deadline)
+            session = self.take()
+            try:
+                return fetch(session.execute(statement, parameters))
+            except Error as error:
+                if not is_busy(error):
+                    raise self.explain(error, statement) from error
+            except BaseException:
+                session.interrupt()
+                raise
+            finally:
+                self._idle.append(session)
+
+    def transact(self, body: Callable[[Connection], _T]) -> _T:
+        """Run `body` between BEGIN IMMEDIATE and COMMIT; an exception rolls back.
+
+        `body` gets the connection; it runs once, with the write lock held.
+        """
+        session = self._begin()
+        try:
+            result = body(session.connection)
+            session.execute("COMMIT")
+        except Error as error:
+            raise self.explain(error, "COMMIT") from error
+        finally:
+            session.connection.rollback()  # does nothing after a COMMIT that worked
+            self._idle.append(session)
+        return result
+
+    def visit(self, body: Callable[[Connection], None]) -> None:
+        """Run `body` outside a transaction, again while the database is busy; leave no connection open."""
+        deadline, backoff = Deadline(self.timeout_s), Backoff()
+        while True:
+            session = self.take()
+            try:
+                body(session.connection)
+            except Error as error:
+                if not is_busy(error):
+                    raise self.explain(error, "SELECT") from error
+            else:
+                break
+            finally:
+                self._idle.append(session)
+            if deadline.has_passed():
+                raise deadline.timed_out(self.url, "the database")
+            backoff.sleep(deadline)
+        with no_fork():
+            self.drain()
+
+    def _begin(self) -> Session:
+        deadline: Deadline | None = None
+        backoff = Backoff()
+        while True:
+            session = self.take()
+            try:
+                session.execute("BEGIN IMMEDIATE")
+            except Error as error:
+                self._idle.append(session)
+                if not is_busy(error):
+                    raise self.explain(error, "BEGIN IMMEDIATE") from error
+            else:
+                return session
+            deadline = deadline or Deadline(self.timeout_s)
+            if deadline.has_passed():
+                raise deadline.timed_out(self.url, "the database's write lock")
+            backoff.sleep(deadline)
+
+    def explain(self, error: Error, statement: str) -> Exception:
+        """Return the error of ours; that the store was removed, if that is why."""
+        try:
+            self.require_present()
+        except UnavailableError as removed:
+            return removed
+        return translate(self.url, error, is_writing=not statement.startswith(("SELECT", "PRAGMA", "BEGIN")))
+
+    # --- Connections ----------------------------------------------------------
+
+    def take(self) -> Session:
+        """Return a session that nobody else has; append it to `_idle` afterwards.
+
+        Raises:
+            ClosedError: the handle is closed.
+            UnavailableError: the database is gone, or was open across a fork without hooks.
+        """
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = self.open()
+        if session.epoch != fork_epoch():
+            self._idle.append(session)
+            self.open()  # raises, by C4
+        now = monotonic()
+        if now >= self._look_at:
+            try:
+                self.require_present()
+            except BaseException:
+                self._idle.append(session)
+                raise
+            self._look_at = now + _LOOK_EVERY_S
+        return session
+
+    def open(self) -> Session:
+        """Return a new session, in the end: SQLite is busy while another process closes its last connection."""
+        deadline, backoff = Deadline(self.timeout_s), Backoff()
+        while True:
+            try:
+                return self._connect()
+            except Error as error:
+                if not is_busy(error):
+                    raise self.explain(error, "SELECT") from error
+            if deadline.has_passed():
+                raise deadline.timed_out(self.url, "the database")
+            backoff.sleep(deadline)
+
+    def _connect(self) -> Session:
+        with no_fork():
+            note_inherited_locked()
+            if self.identity in inherited:
+                self._refuse_inherited()
+            self.require_present()
+            session = Session(open_connection(self.path))
+            self.sessions.add(session)
+            session.execute(f"PRAGMA synchronous={self._synchronous}")
+            # A file that was tampered with must end in CorruptError.
+            session.execute("PRAGMA cell_size_check=ON")
+            session.execute("PRAGMA trusted_schema=OFF")
+        return session
+
+    def require_open(self) -> None:
+        """Return unless the handle is closed.
+
+        Raises:
+            ClosedError: it is.
+        """
+        if isinstance(self._idle, _Closed):
+            raise ClosedError(url=self.url)
+
+    def require_present(self) -> None:
+        """Return if the path still names the database that this pool was made for.
+
+        Raises:
+            UnavailableError: it was removed, or replaced.
+        """
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            self._refuse_ghost("the store was removed")
+        if place.identity_of(found) != self.identity:
+            self._refuse_ghost("another file has taken the store's place")
+
+    def _refuse_inherited(self) -> NoReturn:
+        raise UnavailableError(
+            url=self.url,
+            reason="this process was forked while the store was open, by a server that runs no at-fork hooks of "
+            "Python's (uWSGI); SQLite's locks do not survive that",
+            advice="Use the store in the workers only (uWSGI: lazy-apps), or close() it before the fork.",
+        )
+
+    def _refuse_ghost(self, reason: str) -> NoReturn:
+        advice = "Close this handle and open the store again."
+        raise UnavailableError(url=self.url, reason=f"{reason}; nothing was written", advice=advice)
+
+    # --- Changes by anyone ------------------------------------------------------
+
+    def change_token(self) -> int:
+        """Return a number that differs after any commit, of whichever connection.
+
+        SQLite's data_version counts the commits of *other* connections, so it
+        is asked of one that never writes.  A new watcher, after a fork, starts
+        another series: waiters then look once in vain.
+        """
+        session = self._take_watcher()
+        serial = self._watchers
+        try:
+            (version,) = session.execute("PRAGMA data_version").fetchone()
+        except Error as error:
+            if not is_busy(error):
+                raise self.explain(error, "PRAGMA") from error
+            version = -1
+        finally:
+            self._watching.append(session)
+        # Busy: say "changed", so that the waiter looks for itself.
+        return serial << 32 | int(version) if version >= 0 else -monotonic_ns()
+
+    def _take_watcher(self) -> Session:
+        deadline, backoff = Deadline(_DRAIN_S), Backoff()
+        while True:
+            watcher = self._watcher
+            try:
+                session = self._watching.pop()
+            except IndexError:
+                if watcher is None or deadline.has_passed():
+                    self._replace_watcher(watcher)
+                else:
+                    backoff.sleep(deadline)  # another thread has it, for microseconds
+            else:
+                if session.epoch == fork_epoch():
+                    return session
+                self._watching.append(session)
+                self.open()  # raises, by C4
+
+    def _replace_watcher(self, old: Session | None) -> None:
+        with no_fork():
+            if self._watcher is old:
+                self._watcher = self.open()
+                self._watchers += 1
+                self._watching.append(self._watcher)
+
+    # --- The end --------------------------------------------------------------
+
+    def drain(self) -> bool:
+        """Close every connection as soon as its call has ended; return whether all are.
+
+        The gate is held, so none is opened meanwhile.
+        """
+        deadline, backoff = Deadline(_DRAIN_S), Backoff()
+        self._watcher = None
+        while self.sessions:
+            session = self._pop_any()
+            if session is not None:
+                self.sessions.discard(session)
+                session.close()
+            elif deadline.has_passed():
+                # Its call is below us on this very stack: a signal handler that forks.
+                return False
+            else:
+                backoff.sleep(deadline)
+        return True
+
+    def _pop_any(self) -> Session | None:
+        for idle in (self._idle, self._watching):
+            try:
+                return idle.pop()
+            except IndexError:
+                pass
+        return None
+
+    def close(self) -> None:
+        """Refuse all further calls with `ClosedError`; those under way end, and then their connections."""
+        with no_fork():
+            note_inherited_locked()
+            pools.discard(self)
+            lists = () if isinstance(self._idle, _Closed) else (self._idle, self._watching)
+            self._idle = self._watching = _Closed(self.url)
+        for idle in lists:
+            while idle:
+                try:
+                    idle.pop().close()
+                except IndexError:
+                    break  # a call took the last one; it comes back to _Closed
