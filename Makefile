@@ -7,7 +7,7 @@ PYTHON ?= python3
 NEWEST = $(shell scripts/pythons.sh | tail -n 1)
 RUN = set -eu; venv=$$(scripts/venv.sh
 
-.PHONY: help probe test test-python test-native lint bench bench-smoke wheel clean system
+.PHONY: help probe test test-python test-native stress lint bench bench-smoke wheel clean system
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ test-python: system  ## run the Python tests on one Python (PYTHON=python3.12 TE
 
 test-native: system  ## run the C core's own tests: plain, AddressSanitizer and UBSan, ThreadSanitizer
 	@$(MAKE) --no-print-directory -C tests/native all
+
+stress: system  ## kill one of four writing processes every 50 ms, for 30 s on each backend (PYTHON=python3.13)
+	@$(RUN) "$(PYTHON)" test); SHAREDSTATE_STRESS_S=30 "$$venv/bin/pytest" -s tests/stress
 
 lint: system  ## check style, types and layers
 	@$(RUN) "$(NEWEST)" dev); scripts/lint.sh "$$venv"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FLOOR_BYTES", "compact", "due_at"]
 
-FLOOR_BYTES: Final = 2**20
+FLOOR_BYTES: Final = 2**18  # a store of few entries then opens in at most some 20 ms
 """Fewer dead bytes than this are left where they are."""
 
 _FRAME_BYTES: Final = 2**18

@@ -162,7 +162,8 @@ class WriterLock:
         return deadline
 
     def _wait_for_flock(self, fd: int, deadline: Deadline) -> None:
-        backoff = Backoff()
+        # A write takes microseconds: who sleeps 5 ms between looks would starve.
+        backoff = Backoff(longest_s=5e-4)
         while True:
             if deadline.has_passed():
                 raise deadline.timed_out(self._place.url, "the writers' lock", _describe_holder(fd))

