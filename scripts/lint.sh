@@ -10,4 +10,4 @@ bin=$1/bin
 "$bin/ruff" format --check .
 "$bin/lint-imports" --no-logo
 "$bin/mypy"
-"$bin/pyright"
+"$bin/pyright" --pythonpath "$bin/python"

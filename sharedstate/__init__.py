@@ -1,10 +1,10 @@
 """State that is really shared: one API over memory, files, SQLite and shared memory.
 
-    >>> import sharedstate
-    >>> store = sharedstate.open("memory:readme")
-    >>> store["greeting"] = {"hello": "world"}
-    >>> store.increment("visits")
-    1
+>>> import sharedstate
+>>> store = sharedstate.open("memory:readme")
+>>> store["greeting"] = {"hello": "world"}
+>>> store.increment("visits")
+1
 """
 
 from sharedstate.errors import (

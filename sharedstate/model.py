@@ -8,6 +8,7 @@ guess them from a backend's name.
 from __future__ import annotations
 
 import os
+import sys
 
 # Not threading: a first import of it on a sub-interpreter's second thread makes
 # CPython 3.11 and 3.12 hang when the interpreter ends.
@@ -133,12 +134,11 @@ def process_start_time(pid: int) -> int:
 
 def interpreter_id() -> int:
     """Return the id of the running (sub-)interpreter; 0 is the main one."""
-    try:
-        import _interpreters  # Python 3.13
-    except ImportError:
-        import _xxsubinterpreters as _interpreters
-    current = _interpreters.get_current()
-    return int(current[0] if isinstance(current, tuple) else current)
+    # CPython's own module, under its name of the version; not imported by
+    # statement, since each version's type stubs know one of the two at most.
+    module: Any = __import__("_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters")
+    current: Any = module.get_current()
+    return int(current[0] if sys.version_info >= (3, 13) else current)
 
 
 def _read_text(path: str) -> str:

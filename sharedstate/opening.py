@@ -6,9 +6,9 @@ far, or last as long, as its user says it must is refused before it is used.
 
 from __future__ import annotations
 
-
 from sharedstate import registry
-from sharedstate.errors import ScopeError
+from sharedstate.backend.urls import parse_url
+from sharedstate.errors import ScopeError, StateError
 from sharedstate.store import Store
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -54,7 +54,7 @@ def remove(url: str) -> None:
     Raises:
         UnavailableError: there is none, or it is not ours to remove.
     """
-    parsed = registry.parse_url(url)
+    parsed = parse_url(url)
     registry.find_plugin(parsed).remove(parsed)
 
 
@@ -76,11 +76,18 @@ def _suggest(scope: Scope | None, durability: Durability | None) -> str:
     fitting = [
         f"{scheme}:"
         for scheme in registry.known_schemes()
-        if _suffices(registry.find_plugin(registry.parse_url(f"{scheme}:any")).CAPABILITIES, scope, durability)
+        if (given := _promised_by(scheme)) is not None and _suffices(given, scope, durability)
     ]
     if not fitting:
         return "No installed backend does that; install one that does."
     return f"Use {' or '.join(fitting)} instead, or pass allow_narrow=True if that is really enough."
+
+
+def _promised_by(scheme: str) -> Capabilities | None:
+    try:
+        return registry.find_plugin(parse_url(f"{scheme}:any")).CAPABILITIES
+    except StateError:  # not built here, say: no reason to keep the refusal from its reader
+        return None
 
 
 def _suffices(given: Capabilities, scope: Scope | None, durability: Durability | None) -> bool:

@@ -17,9 +17,10 @@ from sharedstate.errors import BackendMissingError, UrlError
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
     from sharedstate.backend import Backend
     from sharedstate.backend.plugin import Plugin
-    from typing import Any, NoReturn
 
 __all__ = ["connect", "find_plugin", "known_schemes"]
 
@@ -56,7 +57,8 @@ def find_plugin(url: StoreUrl) -> Plugin:
         module = _from_entry_point(url)
     except ImportError as error:
         _report_broken(url, error)
-    return module
+    plugin: Plugin = module
+    return plugin
 
 
 def known_schemes() -> list[str]:

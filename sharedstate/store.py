@@ -12,8 +12,9 @@ from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, M
 
 from sharedstate.backend.waiting import Backoff, Deadline
 from sharedstate.errors import ClosedError, ConflictError, KeyFormatError, ScopeError
-from sharedstate.model import ABSENT, MISSING, Capabilities, Change, Entry, LockRecord, Missing, Scope
+from sharedstate.model import ABSENT, MISSING, Capabilities, Change, Entry, LockRecord, Scope
 from sharedstate.transactions import Transaction, copy_value
+from sharedstate.views import Items, Selection, Values
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -157,7 +158,11 @@ class Store(MutableMapping[str, "Any"]):
         Raises:
             ConflictError: the key is at another generation; nothing was written.
         """
-        return self._backend.compare_and_set(self._full(key), value, expected, ttl_s)
+        try:
+            return self._backend.compare_and_set(self._full(key), value, expected, ttl_s)
+        except ConflictError as conflict:
+            # In the namespace's own names: its user knows no others.
+            raise ConflictError(key=key, expected=conflict.expected, found=conflict.found) from None
 
     def delete(self, key: str) -> bool:
         """Remove `key`; return whether it was there."""
@@ -230,7 +235,9 @@ class Store(MutableMapping[str, "Any"]):
 
     # --- Reading, thinking, writing -----------------------------------------
 
-    def update_with(self, key: str, change: Callable[[Any], Any], default: Any = None, ttl_s: float | None = None) -> Any:
+    def update_with(
+        self, key: str, change: Callable[[Any], Any], default: Any = None, ttl_s: float | None = None
+    ) -> Any:
         """Replace the value of `key` by `change(value)` and return it, atomically.
 
         Args:
@@ -379,23 +386,29 @@ class Store(MutableMapping[str, "Any"]):
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the keys as they are now; a key that stays throughout comes exactly once."""
-        skip = len(self._prefix)
-        return iter([key[skip:] for key in self._backend.keys(self._prefix)])
+        return iter(self._names(""))
 
     def __len__(self) -> int:
         return self._backend.count(self._prefix)
 
     def keys(self, prefix: str = "") -> KeysView[str]:
         """Return a view of the keys that start with `prefix`."""
-        return KeysView(_Selection(self, prefix))
+        return KeysView(self._select(prefix))
 
     def values(self, prefix: str = "") -> ValuesView[Any]:
         """Return a view of the values whose keys start with `prefix`."""
-        return _Values(_Selection(self, prefix))
+        return Values(self._select(prefix))
 
     def items(self, prefix: str = "") -> ItemsView[str, Any]:
         """Return a view of the items whose keys start with `prefix`."""
-        return _Items(_Selection(self, prefix))
+        return Items(self._select(prefix))
+
+    def _names(self, prefix: str) -> list[str]:
+        skip = len(self._prefix)
+        return [key[skip:] for key in self._backend.keys(self._prefix + prefix)]
+
+    def _select(self, prefix: str) -> Selection:
+        return Selection(self, prefix, lambda: self._names(prefix), lambda: self._backend.count(self._prefix + prefix))
 
     # --- Names, figures, the end --------------------------------------------
 
@@ -432,8 +445,10 @@ class Store(MutableMapping[str, "Any"]):
 
     def close(self) -> None:
         """Give back what this handle holds; what is stored stays.  Closing twice is no error."""
-        backend, self._backend = self._backend, _ClosedBackend(self._backend.url, self._backend.capabilities)
-        self._bind(self._backend)
+        backend = self._backend
+        closed: Any = _ClosedBackend(backend.url, backend.capabilities)
+        self._backend = closed
+        self._bind(closed)
         backend.close()
 
     def __enter__(self) -> Self:
@@ -470,58 +485,6 @@ def _reopen(url: str, prefix: str) -> Store:
     from sharedstate.registry import connect
 
     return Store(connect(url), prefix)
-
-
-class _Selection(Mapping[str, "Any"]):
-    """The part of a store under a prefix, as the views of `collections.abc` want it."""
-
-    def __init__(self, store: Store, prefix: str) -> None:
-        self._store = store
-        self._prefix = prefix
-
-    def __getitem__(self, key: str) -> Any:
-        if not key.startswith(self._prefix):
-            raise KeyError(key)
-        return self._store[key]
-
-    def walk(self) -> Iterator[tuple[str, Any]]:
-        """Yield the items that are there when their turn comes."""
-        for key in self:
-            value = self._store.get(key, MISSING)
-            if value is not MISSING:
-                yield key, value
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and key.startswith(self._prefix) and key in self._store
-
-    def __iter__(self) -> Iterator[str]:
-        store = self._store
-        skip = len(store._prefix)
-        return iter([key[skip:] for key in store._backend.keys(store._prefix + self._prefix)])
-
-    def __len__(self) -> int:
-        return self._store._backend.count(self._store._prefix + self._prefix)
-
-
-# The views of collections.abc would raise KeyError for a key that somebody
-# deletes while they walk.
-
-
-class _Items(ItemsView[str, "Any"]):
-    _mapping: _Selection
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        return self._mapping.walk()
-
-
-class _Values(ValuesView["Any"]):
-    _mapping: _Selection
-
-    def __iter__(self) -> Iterator[Any]:
-        return (value for _, value in self._mapping.walk())
-
-    def __contains__(self, value: object) -> bool:
-        return any(value is found or value == found for found in self)
 
 
 class _ClosedBackend:

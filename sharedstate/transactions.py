@@ -1,24 +1,24 @@
 """Several keys read and changed as one: buffered here, decided by the backend's `commit`.
 
-    T1  The body holds no lock, so it blocks nobody and cannot deadlock.
-    T2  What it read is remembered by generation; the commit succeeds only if
-        every key it read is still at that generation, so committed transactions
-        are serializable over the keys they touched.
-    T3  It reads its own writes, and never hands out an object it has kept.
-    T4  A body that saw two states mixed cannot commit.
+T1  The body holds no lock, so it blocks nobody and cannot deadlock.
+T2  What it read is remembered by generation; the commit succeeds only if
+    every key it read is still at that generation, so committed transactions
+    are serializable over the keys they touched.
+T3  It reads its own writes, and never hands out an object it has kept.
+T4  A body that saw two states mixed cannot commit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from sharedstate.backend.contract import add_numbers
 from sharedstate.backend.waiting import check_ttl
+from sharedstate.errors import ConflictError
 from sharedstate.model import ABSENT, DELETE, MISSING, Entry, Put, Write
 from sharedstate.values import check_key, decode, encode
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Any, Self
 
@@ -78,9 +78,9 @@ class Transaction:
             ValueTypeError: the value is outside the value model, or `ttl_s` no time.
         """
         check_ttl(ttl_s)
-        encode(value)  # so that the line that stores a bad value is the one that raises
+        encoded = encode(value)  # so that the line that stores a bad value is the one that raises
         full = self._full(key)
-        self._writes[full] = Put(copy_value(value), ttl_s)
+        self._writes[full] = Put(decode(encoded) if type(value) in _CONTAINERS else value, ttl_s)
         self._kept.pop(full, None)
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -125,7 +125,11 @@ class Transaction:
             # Only now: the body may have taken long, and a kept deadline must not move by that.
             for key, entry in self._kept.items():
                 self._writes[key] = Put(self._writes[key].value, self._backend.remaining_s(entry))
-            self._backend.commit(self._writes, expected)
+            try:
+                self._backend.commit(self._writes, expected)
+            except ConflictError as conflict:
+                key = conflict.key[len(self._prefix) :]
+                raise ConflictError(key=key, expected=conflict.expected, found=conflict.found) from None
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,6 @@
 The plug-in's door; see `sharedstate_memory.backend` for what it keeps.
 """
 
-from sharedstate_memory.backend import CAPABILITIES, connect, discover, remove, temporary_url
+from sharedstate_memory.backend import CAPABILITIES, connect, discover, exists, remove, temporary_url
 
-__all__ = ["CAPABILITIES", "connect", "discover", "remove", "temporary_url"]
+__all__ = ["CAPABILITIES", "connect", "discover", "exists", "remove", "temporary_url"]

@@ -40,9 +40,9 @@ from sharedstate.values import check_key, decode, encode
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any, Final
 
     from sharedstate.backend import StoreUrl
-    from typing import Any, Final
 
 CAPABILITIES: Final = Capabilities(
     scope=Scope.INTERPRETER,
@@ -125,9 +125,7 @@ def _after_fork_in_child() -> None:
     _after_fork_in_parent()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def _now() -> float:
@@ -145,6 +143,12 @@ def connect(url: StoreUrl) -> MemoryBackend:
     with _tables_lock:
         table = _tables.setdefault(name, _Table())
     return MemoryBackend(url.canonical(name), table)
+
+
+def exists(url: StoreUrl) -> bool:
+    """Return whether this interpreter has a store of that name."""
+    with _tables_lock:
+        return url.name(default="default") in _tables
 
 
 def discover() -> list[str]:
@@ -220,7 +224,8 @@ class MemoryBackend(Backend):
         """Return the keys that start with `prefix`."""
         table, now = self._open_table(), _now()
         with table.lock:
-            return [key for key, stored in table.entries.items() if key.startswith(prefix) and not _is_past(stored, now)]
+            entries = table.entries.items()
+            return [key for key, stored in entries if key.startswith(prefix) and not _is_past(stored, now)]
 
     # --- Writing ------------------------------------------------------------
 
@@ -230,7 +235,7 @@ class MemoryBackend(Backend):
         table = self._open_table()
         kept, is_encoded = _pack(value)
         expires_at = None if ttl_s is None else _deadline(ttl_s)
-        table.lock.acquire()  # noqa: SIM115  `with` costs twice as much
+        table.lock.acquire()
         try:
             table.last = generation = table.last + 1
             table.entries[key] = (kept, is_encoded, generation, expires_at)
@@ -290,7 +295,7 @@ class MemoryBackend(Backend):
             table.wake_locked()
             return True
 
-    def commit(self, writes: Mapping[str, Write], expected: Mapping[str, int] = {}) -> dict[str, int]:  # noqa: B006
+    def commit(self, writes: Mapping[str, Write], expected: Mapping[str, int] = {}) -> dict[str, int]:
         """Apply all of `writes` if every key of `expected` is at that generation."""
         for key in (*writes, *expected):
             check_key(key)
@@ -445,4 +450,3 @@ def _pack(value: Any) -> tuple[Any, bool]:
     """Return what to keep of `value`, and whether it is encoded."""
     encoded = encode(value)  # refuses what no backend could keep
     return (encoded, True) if type(value) in _CONTAINERS else (value, False)
-

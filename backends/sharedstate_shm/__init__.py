@@ -4,6 +4,6 @@ The plug-in's door; see FORMAT.md for what a region holds, and `backend` for the
 handle.  The table itself is C: `c/ss_shm.h`.
 """
 
-from sharedstate_shm.backend import CAPABILITIES, connect, discover, remove, temporary_url
+from sharedstate_shm.backend import CAPABILITIES, connect, discover, exists, remove, temporary_url
 
-__all__ = ["CAPABILITIES", "connect", "discover", "remove", "temporary_url"]
+__all__ = ["CAPABILITIES", "connect", "discover", "exists", "remove", "temporary_url"]

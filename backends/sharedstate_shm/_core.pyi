@@ -14,9 +14,9 @@ MIN_SIZE: int
 MAX_TRANSACTION_KEYS: int
 """How many keys one commit may write or expect."""
 FAILURES: Mapping[str, int]
-"""Why a region cannot be opened, by name: the first argument of `open`'s ValueError."""
+"""Why a region cannot be opened, by name: the first argument of `open_region`'s ValueError."""
 
-def open(
+def open_region(
     directory_fd: int, name: str, url: str, size: int, mode: int, evict: bool, any_owner: bool, timeout_s: float, /
 ) -> Table:
     """Open the region `name` in a directory, creating it if there is none.
@@ -37,8 +37,8 @@ def open(
             status is one of `FAILURES`.
     """
 
-def unlink(directory_fd: int, name: str, any_owner: bool, /) -> None:
-    """Mark the region as gone for all who hold it, and remove its name.  Raises as `open`."""
+def unlink_region(directory_fd: int, name: str, any_owner: bool, /) -> None:
+    """Mark the region as gone for all who hold it, and remove its name.  Raises as `open_region`."""
 
 @final
 class Table:

@@ -22,16 +22,24 @@ from sharedstate.errors import BackendMissingError, CorruptError, StoreAccessErr
 from sharedstate.model import Capabilities, Clock, Durability, Entry, LockRecord, Scope, Write
 from sharedstate.values import check_key
 
-try:
-    import sharedstate_shm._core as _core  # noqa: PLR0402  `from` would blame a circular import when it is missing
-except ImportError as error:
-    _core = None  # type: ignore[assignment]  # not built: connect() says so
-    _import_error = str(error)
-
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any, Final, NoReturn
+
+
+def _reason_missing() -> str:
+    try:
+        __import__("sharedstate_shm._core")
+    except ImportError as error:
+        return str(error)
+    return ""
+
+
+_MISSING: Final = _reason_missing()
+"""Why the C module cannot be imported, "" if it can: `connect` says so."""
+if TYPE_CHECKING or not _MISSING:
+    from sharedstate_shm import _core
 
 _DIRECTORY: Final = "/dev/shm"  # noqa: S108  shared memory's place, not a temporary directory
 _PREFIX: Final = "sharedstate-"
@@ -62,7 +70,7 @@ def connect(url: StoreUrl) -> ShmBackend:
     directory = _open_directory(text)
     try:
         any_owner = os.geteuid() == 0
-        table = _core.open(directory, _region(name), text, size, mode, full == "evict", any_owner, timeout_s)
+        table = _core.open_region(directory, _region(name), text, size, mode, full == "evict", any_owner, timeout_s)
     except OSError as error:
         raise translate_os_error(text, error) from error
     except ValueError as error:
@@ -85,13 +93,20 @@ def connect(url: StoreUrl) -> ShmBackend:
     return ShmBackend(text, table, LockDirectory(text, os.path.join(_DIRECTORY, _PREFIX + name + _LOCKS), mode))
 
 
+def exists(url: StoreUrl) -> bool:
+    """Return whether there is a region of that name."""
+    return os.path.lexists(os.path.join(_DIRECTORY, _region(url.name())))
+
+
 def discover() -> list[str]:
     """Return the URLs of the regions in /dev/shm."""
     try:
         files = os.listdir(_DIRECTORY)
     except OSError:
         return []
-    names = [file[len(_PREFIX) : -len(_REGION)] for file in files if file.startswith(_PREFIX) and file.endswith(_REGION)]
+    names = [
+        file[len(_PREFIX) : -len(_REGION)] for file in files if file.startswith(_PREFIX) and file.endswith(_REGION)
+    ]
     return [f"shm://{name}" for name in sorted(names)]
 
 
@@ -102,7 +117,7 @@ def remove(url: StoreUrl) -> None:
     directory = _open_directory(url.text)
     try:
         try:
-            _core.unlink(directory, _region(name), os.geteuid() == 0)
+            _core.unlink_region(directory, _region(name), os.geteuid() == 0)
         except FileNotFoundError as error:
             raise UnavailableError(
                 url=url.text, reason="there is no such region", advice="See `sharedstate shm list`."
@@ -253,11 +268,11 @@ def _region(name: str) -> str:
 
 
 def _require_core(url: StoreUrl) -> None:
-    if _core is None:
+    if _MISSING:
         raise BackendMissingError(
             url=url.text,
-            reason=f"the C module is not built ({_import_error})",
-            advice="Install a C compiler and Python's headers, then install sharedstate again; or use file: or sqlite:.",
+            reason=f"the C module is not built ({_MISSING})",
+            advice="Install a C compiler and Python's headers, then sharedstate again; or use file: or sqlite:.",
         )
 
 
@@ -279,13 +294,15 @@ def _refuse(url: str, name: str, error: ValueError) -> NoReturn:
         ) from error
     if status == failures["OWNER"]:
         raise StoreAccessError(
-            url=url, reason=f"{path} belongs to another user", advice="It may have been planted: remove it, or run as its owner."
+            url=url,
+            reason=f"{path} belongs to another user",
+            advice="It may have been planted: remove it, or run as its owner.",
         ) from error
     if status in {failures["VERSION"], failures["LAYOUT"]}:
         raise UnavailableError(
             url=url,
             reason=f"{path}: {reason}",
-            advice="Use the sharedstate (and libc, and word size) that made it, or remove it: its contents are then lost.",
+            advice="Use the sharedstate and libc that made it, or remove it: its contents are then lost.",
         ) from error
     if status == failures["NOSPC"]:
         raise translate_os_error(url, OSError(errno.ENOSPC, "no space left in shared memory", path)) from error

@@ -6,7 +6,6 @@ import os
 from _sqlite3 import Error, sqlite_version
 
 from sharedstate.backend import StoreUrl
-from sharedstate.backend.urls import StoreUrl
 from sharedstate.errors import BackendMissingError
 from sharedstate_sqlite import place, schema
 from sharedstate_sqlite.backend import SqliteBackend
@@ -55,16 +54,6 @@ def connect(url: StoreUrl) -> SqliteBackend:
         pool.close()
         raise
     return SqliteBackend(text, pool, mode)
-
-
-def exists(url: StoreUrl) -> bool:
-    """Return whether there is something at that path."""
-    return os.path.lexists(url.path())
-
-
-def temporary_url(directory: str) -> str:
-    """Return the URL of a store that does not exist yet, below `directory`."""
-    return StoreUrl("", "sqlite", "", {}).canonical(os.path.join(directory, f"store-{os.urandom(6).hex()}.db"))
 
 
 def discover() -> list[str]:

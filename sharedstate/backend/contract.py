@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from sharedstate.backend.locks import Lock
 from sharedstate.backend.waiting import Backoff, Deadline, check_ttl, clock_s
 from sharedstate.errors import ConflictError, CounterOverflowError, ValueTypeError
 from sharedstate.model import ABSENT, DELETE, Capabilities, Entry, LockRecord, Put, Write
@@ -32,6 +31,8 @@ TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any, Final
+
+    from sharedstate.backend.locks import Lock
 
 __all__ = ["Backend", "add_numbers"]
 
@@ -241,7 +242,9 @@ def add_numbers(key: str, number: Any, by: Any) -> int | float:
     total: int | float = number + by
     if not _fits(total):
         raise CounterOverflowError(
-            path=f"value of {key!r}", found=f"{number} + {by}, an int beyond 64 bits", advice="Use a float, or split it."
+            path=f"value of {key!r}",
+            found=f"{number} + {by}, an int beyond 64 bits",
+            advice="Use a float, or split it.",
         )
     return total
 

@@ -35,9 +35,11 @@ def translate_os_error(url: str, error: OSError) -> StateError:
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         return UnavailableError(url=url, reason=reason, advice="Raise the limit of open files (ulimit -n).")
     if error.errno == errno.EISDIR:
-        return UnavailableError(url=url, reason=reason, advice="A directory stands where a file should be; name another.")
+        advice = "A directory stands where a file should be; name another."
+        return UnavailableError(url=url, reason=reason, advice=advice)
     if error.errno == errno.ENOTDIR:
-        return UnavailableError(url=url, reason=reason, advice="A file stands where a directory should be; name another.")
+        advice = "A file stands where a directory should be; name another."
+        return UnavailableError(url=url, reason=reason, advice=advice)
     return UnavailableError(url=url, reason=reason, advice="Mend that and try again.")
 
 
@@ -97,8 +99,7 @@ def open_private(url: str, path: str, flags: int, mode: int = 0o600) -> int:
         raise translate_os_error(url, error) from error
     try:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise UnavailableError(url=url, reason=f"{path} is no regular file", advice="Name another path.")
+        _check_regular(url, path, found)
         _check_owner(url, path, found)
     except BaseException:
         os.close(fd)
@@ -113,6 +114,11 @@ def _create(path: str, flags: int, mode: int) -> int:
         return os.open(path, flags & ~os.O_CREAT)
     os.fchmod(fd, mode)
     return fd
+
+
+def _check_regular(url: str, path: str, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise UnavailableError(url=url, reason=f"{path} is no regular file", advice="Name another path.")
 
 
 def _check_owner(url: str, path: str, found: os.stat_result) -> None:

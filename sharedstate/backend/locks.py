@@ -282,11 +282,10 @@ class LockDirectory:
             text = line.decode().rstrip("\n")
             state, token, at, boot, pid, started, interpreter, thread, nonce, name = text.split(" ", 9)
             owner = Owner(boot, int(pid), int(started), int(interpreter), int(thread), nonce)
-            if state not in {_HELD, _FREE}:
-                raise ValueError(state)
+            is_held = {_HELD: True, _FREE: False}[state]
             name = name.replace("=0a", "\n").replace("=3d", "=")
-            return LockRecord(name, state == _HELD, int(token), owner, int(at) / 1e6)
-        except ValueError as error:
+            return LockRecord(name, is_held, int(token), owner, int(at) / 1e6)
+        except (KeyError, ValueError) as error:
             advice = "If no program uses that file as its own, remove it while nobody holds the lock."
             raise CorruptError(url=self.url, reason=f"{path} holds no lock record", advice=advice) from error
 

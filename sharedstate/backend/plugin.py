@@ -31,6 +31,15 @@ class Plugin(Protocol):
         """
         ...
 
+    def exists(self, url: StoreUrl) -> bool:
+        """Return whether there is something at the place that `url` names, without making or opening it.
+
+        For people's tools, which must not make a store by looking at one; the
+        answer may be out of date when it arrives.  A plug-in of a server may
+        leave this out: its stores are always there.
+        """
+        ...
+
     def discover(self) -> list[str]:
         """Return the URLs of the stores that exist on this machine, where that can be known."""
         ...

@@ -102,7 +102,8 @@ class StoreUrl:
         if not name:
             self.refuse("a name is missing", f"Write for instance {self.scheme}://jobs.")
         if "/" in name:
-            advice = f"A {self.scheme} store has a plain name: write {self.scheme}://{name.strip('/').replace('/', '-')}."
+            plain = name.strip("/").replace("/", "-")
+            advice = f"A {self.scheme} store has a plain name: write {self.scheme}://{plain}."
             self.refuse(f"the name {name!r} holds a slash", advice)
         if name[0] in ".-" or len(name) > _LONGEST_NAME or not _NAME_BYTES.issuperset(name):
             self.refuse(
@@ -165,7 +166,8 @@ class StoreUrl:
         except ValueError:
             mode = -1
         if not 0 <= mode <= 0o777 or mode & 0o600 != 0o600:
-            self.refuse(f"{name}={value} is no mode for a store", "Write octal bits that let the owner in, as 0600 or 0660.")
+            advice = "Write octal bits that let the owner in, as 0600 or 0660."
+            self.refuse(f"{name}={value} is no mode for a store", advice)
         return mode
 
     def seconds(self, name: str, default: float) -> float:

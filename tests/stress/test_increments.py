@@ -57,7 +57,11 @@ def test_four_processes_under_kill_lose_nothing_acknowledged(url: str) -> None:
     program = Path(__file__).with_name("killing.py")
 
     run = subprocess.run(
-        [sys.executable, str(program), url, str(STRESS_S)], capture_output=True, text=True, timeout=STRESS_S * 3 + 50, check=False
+        [sys.executable, str(program), url, str(STRESS_S)],
+        capture_output=True,
+        text=True,
+        timeout=STRESS_S * 3 + 50,
+        check=False,
     )
 
     assert run.returncode == 0, run.stderr
@@ -69,4 +73,4 @@ def test_four_processes_under_kill_lose_nothing_acknowledged(url: str) -> None:
     # work (on a busy machine many die while they wait for a core).
     assert seen["kills"] >= STRESS_S, seen
     assert seen["started"] - seen["silent_workers"] >= max(4, seen["started"] // 8), seen
-    print(seen)  # `make stress` shows it
+    print(seen)  # noqa: T201  `make stress` shows it

@@ -36,7 +36,10 @@ def test_a_region_is_private_to_its_user(url: str) -> None:
     before = os.umask(0)
     try:
         with sharedstate.open(url) as store, store.lock("l"):
-            modes = {os.stat(REGION).st_mode & 0o777, os.stat(REGION.replace(".region", ".locks/l.lock")).st_mode & 0o777}
+            modes = {
+                os.stat(REGION).st_mode & 0o777,
+                os.stat(REGION.replace(".region", ".locks/l.lock")).st_mode & 0o777,
+            }
     finally:
         os.umask(before)
 
@@ -94,14 +97,22 @@ def test_an_existing_region_keeps_its_size_and_says_so(url: str) -> None:
             assert second["k"] == 1
 
 
+def fits(store: sharedstate.Store, key: str) -> bool:
+    try:
+        store[key] = b"x" * 1000
+    except CapacityError:
+        return False
+    return True
+
+
 def test_a_full_region_raises_and_loses_nothing(url: str) -> None:
     """With full=raise the write that does not fit raises CapacityError; all before it stay, and deleting makes room."""
     with sharedstate.open(f"{url}?size=1MiB") as store:
         written = 0
-        with pytest.raises(CapacityError, match="full"):
-            for written in range(10_000):
-                store[f"k{written}"] = b"x" * 1000
+        while fits(store, f"k{written}"):
+            written += 1
 
+        assert 100 < written < 1_000
         assert len(store) == written
         assert all(store[f"k{i}"] == b"x" * 1000 for i in range(written))
         assert store.delete("k0")
@@ -227,8 +238,7 @@ def test_another_users_region_is_refused(url: str) -> None:
 
 def test_without_the_c_module_it_says_what_to_do(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the C core was not built, shm: raises BackendMissingError that names the remedy."""
-    monkeypatch.setattr(backend, "_core", None)
-    monkeypatch.setattr(backend, "_import_error", "planted", raising=False)
+    monkeypatch.setattr(backend, "_MISSING", "No module named 'sharedstate_shm._core'")
 
     with pytest.raises(BackendMissingError, match="compiler"):
         sharedstate.open(url)
@@ -244,7 +254,9 @@ def test_discover_lists_it(url: str) -> None:
 def test_the_resource_tracker_of_multiprocessing_is_never_involved(url: str) -> None:
     """A process that attaches and ends leaves the region where it is."""
     with sharedstate.open(url) as store:
-        program = f"import sharedstate, sys; sharedstate.open({url!r})['k'] = 1; print('multiprocessing' in sys.modules)"
+        program = (
+            f"import sharedstate, sys; sharedstate.open({url!r})['k'] = 1; print('multiprocessing' in sys.modules)"
+        )
 
         result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

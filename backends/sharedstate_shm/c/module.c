@@ -101,7 +101,7 @@ static PyObject *unlink_region(PyObject *module, PyObject *args)
     (void)module;
     int directory, any_owner;
     const char *name;
-    if (!PyArg_ParseTuple(args, "isp:unlink", &directory, &name, &any_owner))
+    if (!PyArg_ParseTuple(args, "isp:unlink_region", &directory, &name, &any_owner))
         return NULL;
     struct ss_options options = {.flags = any_owner ? SS_ANY_OWNER : 0};
     struct ss_region *region;
@@ -118,8 +118,8 @@ static PyObject *unlink_region(PyObject *module, PyObject *args)
 }
 
 static PyMethodDef methods[] = {
-    {"open", core_open, METH_VARARGS, PyDoc_STR("open(directory_fd, name, url, size, mode, evict, any_owner, timeout_s)")},
-    {"unlink", unlink_region, METH_VARARGS, PyDoc_STR("unlink(directory_fd, name, any_owner)")},
+    {"open_region", core_open, METH_VARARGS, PyDoc_STR("open_region(directory_fd, name, url, size, mode, evict, any_owner, timeout_s)")},
+    {"unlink_region", unlink_region, METH_VARARGS, PyDoc_STR("unlink_region(directory_fd, name, any_owner)")},
     {NULL},
 };
 

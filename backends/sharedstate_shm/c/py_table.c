@@ -869,7 +869,7 @@ PyObject *core_open(PyObject *module, PyObject *args)
     const char *name;
     PyObject *url, *timeout_s;
     uint64_t timeout_ns;
-    if (!PyArg_ParseTuple(args, "isUKIppO:open", &directory, &name, &url, &size, &mode, &evict, &any_owner, &timeout_s) ||
+    if (!PyArg_ParseTuple(args, "isUKIppO:open_region", &directory, &name, &url, &size, &mode, &evict, &any_owner, &timeout_s) ||
         core_timeout(timeout_s, &timeout_ns) < 0)
         return NULL;
     struct ss_options options = {

@@ -137,7 +137,7 @@ static int read_boot_id(uint8_t id[16])
             nibble = (unsigned)(c - 'a') + 10;
         else
             continue;
-        id[digits / 2] = (uint8_t)(id[digits / 2] << 4 | nibble);
+        id[digits / 2] = (uint8_t)((unsigned)id[digits / 2] << 4 | nibble);
         digits++;
     }
     if (digits == 32)

@@ -10,7 +10,8 @@
  * returned.  No function ever returns with a mutex held.
  *
  * Results: SS_OK; a positive outcome, where nothing is wrong; or a negative
- * error, after which nothing was written.  With SS_SYS, `errno` says why.
+ * error, after which nothing was written (but SS_CORRUPT may have been met when
+ * freeing the old value of a completed write).  With SS_SYS, `errno` says why.
  *
  * Waiting: readers take no lock unless writers keep getting in their way.
  * Whatever may need a lock takes `wait`: SS_TRY, which spins for about a

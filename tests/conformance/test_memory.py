@@ -1,0 +1,15 @@
+"""The memory backend keeps every promise of the contract."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from sharedstate.testing.conformance import BackendConformance
+
+
+class TestMemory(BackendConformance):
+    @pytest.fixture
+    def url(self) -> str:
+        return f"memory:conformance-{uuid4()}"

@@ -1,0 +1,47 @@
+"""Whoever does each step, thread, sub-interpreter or process, store and model agree."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from sharedstate.model import Scope
+from sharedstate.probe.actors import Kind, available_kinds
+from sharedstate.testing.machine import check_agreement
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_SCOPES = {"memory": Scope.INTERPRETER, "file": Scope.HOST, "sqlite": Scope.HOST, "shm": Scope.HOST}
+
+
+def url_of(scheme: str, directory: Path, number: int) -> str:
+    return {
+        "memory": f"memory:machine-{number}",
+        "file": f"file:{directory}/store-{number}",
+        "sqlite": f"sqlite:{directory}/state-{number}.db",
+        "shm": f"shm://machine-{uuid4()}?size=4MiB",
+    }[scheme]
+
+
+def kinds_within(scope: Scope) -> list[Kind]:
+    """Return two actors of each kind that a store of this scope must reach, where this Python can make it."""
+    kinds = [Kind.THREAD, Kind.THREAD]
+    if scope >= Scope.PROCESS:
+        kinds += [kind for kind in (Kind.LEGACY, Kind.ISOLATED) if not available_kinds()[kind]] * 2
+    if scope >= Scope.HOST:
+        kinds += [Kind.FORKED, Kind.SPAWNED, Kind.UNRELATED]
+    return kinds
+
+
+@pytest.mark.parametrize("scheme", _SCOPES)
+def test_store_agrees_with_the_model(scheme: str, tmp_path: Path) -> None:
+    """30 random programs of up to 40 steps, each step by any actor within the scope, leave no disagreement."""
+    numbers = count()
+
+    check_agreement(
+        lambda: url_of(scheme, tmp_path, next(numbers)), kinds_within(_SCOPES[scheme]), examples=30, steps=40
+    )
