@@ -40,7 +40,7 @@ from sharedstate.model import (
 from sharedstate.values import check_key, encode
 from sharedstate_file.handle import Handle
 from sharedstate_file.head import REMOVED, Head, length_of, number_of
-from sharedstate_file.index import entry_of, live_bytes, load, value_of
+from sharedstate_file.index import entry_of, is_same, live_bytes, load, value_of
 from sharedstate_file.place import Place, StoreLocks
 from sharedstate_file.recovery import attach, finish_removal
 from sharedstate_file.writers import WriterLock
@@ -401,7 +401,7 @@ class FileBackend(Handle, Backend):
                 reason = f"B1: this handle is at generation {generation}, the log at {reached}"
                 raise CorruptError(url=self.url, reason=reason)
             for key in entries.keys() | self._entries.keys():
-                if entries.get(key) != self._entries.get(key):
+                if not is_same(entries.get(key), self._entries.get(key)):
                     raise CorruptError(url=self.url, reason=f"B1: this handle has another {key!r} than the log")
             for stored in entries.values():
                 entry_of(stored)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from sharedstate_file.log import Log
 
-__all__ = ["apply", "encoding_of", "entry_of", "live_bytes", "load", "parse", "value_of"]
+__all__ = ["apply", "encoding_of", "entry_of", "is_same", "live_bytes", "load", "parse", "value_of"]
 
 PLAIN: Final = 0  # the value itself, which nobody can change
 ENCODED: Final = 1  # its encoding, decoded at each get
@@ -185,6 +185,13 @@ def encoding_of(stored: Stored) -> bytes:
     if form == PLAIN:
         return encode(kept)
     return kept if form == ENCODED else _read(kept)
+
+
+def is_same(one: Stored | None, other: Stored | None) -> bool:
+    """Return whether both are there and alike, to the bit: nan is unequal to itself, and 0.0 equals -0.0."""
+    if one is None or other is None or one[1:] != other[1:]:
+        return False
+    return encode(one[0]) == encode(other[0]) if one[1] == PLAIN else one[0] == other[0]
 
 
 def _read(place: Located) -> bytes:

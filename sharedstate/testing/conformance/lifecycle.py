@@ -74,11 +74,12 @@ class LifecycleClaims(Claims):
         assert all(type(name) is str and type(figure) in {int, float, str} for name, figure in stats.items())
 
     def test_check_accepts_what_is_sound(self, store: Store) -> None:
-        """check() passes on an empty store, a filled one, and one with expired, removed and large entries."""
+        """check() passes on an empty store, a filled one, and one with expired, removed, large and nan entries."""
         store.check()
         store.update({f"k{i}": [i] * i for i in range(100)})
         store.set("expires", 1, ttl_s=1e-6)
         store["large"] = bytes(100_000 if store.capabilities.max_value_bytes >= 200_000 else 1000)
+        store["nan"] = float("nan")  # unequal to itself, and sound all the same
         store.delete_many([f"k{i}" for i in range(0, 100, 3)])
 
         store.check()

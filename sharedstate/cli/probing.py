@@ -1,0 +1,121 @@
+"""`sharedstate probe`: run the experiments, show what they found, and exit 0 only if every claim is supported."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from typing import TYPE_CHECKING, Self
+
+import click
+
+from sharedstate.probe.boundaries import Boundary
+from sharedstate.probe.experiments import FULL, QUICK
+from sharedstate.probe.running import Step, run_probe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sharedstate.probe.findings import Cell, Report
+
+__all__ = ["probe"]
+
+
+@click.command("probe")
+@click.option("--backend", "backends", multiple=True, metavar="SCHEME", help="Only this one; may be repeated.")
+@click.option(
+    "--boundary",
+    "boundaries",
+    multiple=True,
+    type=click.Choice([boundary.value for boundary in Boundary]),
+    help="Only this one; may be repeated.",
+)
+@click.option("--json", "json_path", metavar="FILE", help="Write the complete evidence there; - is stdout.")
+@click.option("--html", "html_path", metavar="FILE", help="Write a page for people there.")
+@click.option("--quick", is_flag=True, help="Short loops: less time, less evidence.")
+def probe(
+    backends: tuple[str, ...], boundaries: tuple[str, ...], json_path: str | None, html_path: str | None, quick: bool
+) -> None:
+    """Prove on this machine which backend shares across which boundary.
+
+    Every backend is tried across every boundary with real threads,
+    interpreters and processes, which are also killed.  Exit status: 0 if every
+    claim that was tried is supported, else 1; also 1 if a backend or boundary
+    that was asked for by name could not be tried.
+    """
+    from rich.console import Console
+
+    # Told to end, we still remove the stores that we made.
+    signal.signal(signal.SIGTERM, _end)
+    chosen = [Boundary(name) for name in boundaries] or list(Boundary)
+    with _Progress(Console(stderr=True)) as progress:
+        report = run_probe(
+            list(backends) or None,
+            chosen,
+            pace=QUICK if quick else FULL,
+            on_step=progress.show_step,
+            on_cell=progress.show_cell,
+        )
+    _write(report, json_path, html_path)
+    if report.failures() or (report.untried() and (backends or boundaries)):
+        sys.exit(1)
+
+
+def _end(signum: int, _frame: object) -> None:
+    sys.exit(128 + signum)
+
+
+def _write(report: Report, json_path: str | None, html_path: str | None) -> None:
+    from rich.console import Console
+
+    from sharedstate.probe.page import render_page
+    from sharedstate.probe.report import render
+
+    # With JSON on stdout, nothing else may be there.
+    Console(stderr=json_path == "-").print(render(report))
+    if json_path is not None:
+        with click.open_file(json_path, "w", encoding="utf-8") as file:
+            json.dump(report.as_dict(), file, indent=2)
+            file.write("\n")
+    if html_path is not None:
+        with click.open_file(html_path, "w", encoding="utf-8") as file:
+            file.write(render_page(report))
+
+
+class _Progress:
+    """On a terminal one line that changes, else a line per cell."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=None)
+        self._cells = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show_step(self, step: Step) -> None:
+        """Say what is about to be tried."""
+        self._cells = step.cells
+        description = f"{step.backend}, {step.boundary.title}: {step.question}"
+        self._bar.update(self._task, description=f"{description:66.66}", completed=step.cells_done, total=step.cells)
+
+    def show_cell(self, cell: Cell) -> None:
+        """Say what came of a cell."""
+        if not self._console.is_terminal:
+            duration_s = sum(finding.duration_s for finding in cell.findings)
+            click.echo(f"{cell.backend}, {cell.boundary.title}: {cell.verdict.value} ({duration_s:.1f} s)", err=True)
