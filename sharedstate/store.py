@@ -312,7 +312,9 @@ class Store(MutableMapping[str, "Any"]):
             if generation != since or deadline.has_passed():
                 return generation
             # An expiry changes no token: wake up for it.
-            self._backend.wait(token, deadline.remaining_s(self._until(None if entry is None else entry.expires_at)))
+            self._backend.wait(
+                token, deadline.remaining_s(self._until(None if entry is None else entry.expires_at, _LOOK_AT_KEY_S))
+            )
 
     def watch(self, prefix: str = "", timeout_s: float | None = None) -> Iterator[Change]:
         """Yield each change of a key that starts with `prefix`, from now on.
@@ -337,7 +339,7 @@ class Store(MutableMapping[str, "Any"]):
         while True:
             # An expiry changes no token: wake up for the first one.
             first = min((expires_at for _, expires_at in known.values() if expires_at is not None), default=None)
-            self._backend.wait(token, deadline.remaining_s(self._until(first)))
+            self._backend.wait(token, deadline.remaining_s(self._until(first, _LOOK_AT_PREFIX_S)))
             token, entries = self._look(full)
             changes = [Change(key[skip:], None) for key in known.keys() - entries.keys()]
             changes += [
@@ -357,10 +359,10 @@ class Store(MutableMapping[str, "Any"]):
         token = self._backend.change_token()
         return token, {key: entry for key in self._backend.keys(full) if (entry := self._backend.read(key))}
 
-    def _until(self, expires_at: float | None) -> float:
+    def _until(self, expires_at: float | None, at_most_s: float) -> float:
         if expires_at is None:
-            return _LONGEST_WAIT_S
-        return min(max(expires_at - self._backend.now(), 0.0) + 1e-3, _LONGEST_WAIT_S)
+            return at_most_s
+        return min(max(expires_at - self._backend.now(), 0.0) + 1e-3, at_most_s)
 
     # --- Locks --------------------------------------------------------------
 
@@ -478,7 +480,10 @@ class Store(MutableMapping[str, "Any"]):
         return self._prefix + key
 
 
-_LONGEST_WAIT_S: Final = 3600.0
+# A writer killed between its write and its wake-up leaves a change that no
+# token tells of: look again now and then; more seldom where a look is dear.
+_LOOK_AT_KEY_S: Final = 1.0
+_LOOK_AT_PREFIX_S: Final = 10.0
 
 
 def _reopen(url: str, prefix: str) -> Store:

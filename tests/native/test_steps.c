@@ -1,0 +1,595 @@
+/* test_steps.c - death after every single instruction of an operation.
+ *
+ * A child maps the region, stops, and is then stepped instruction by
+ * instruction (ptrace).  While it is stopped after one, the parent copies the
+ * region and does to the copy what the kernel would do on the child's death
+ * (marks the robust mutexes it owns), then judges the copy as a survivor would:
+ * the entries are exactly as before the operation or exactly as after it, and
+ * never "after" and later "before" again; check() finds every invariant kept; a
+ * sweep leaves no leak; the region can be written.  One pass per operation
+ * sees all its instructions; really killing a child for each would take the
+ * square of that.  Real kills, through the kernel, are done at a few points of
+ * each operation here, and at random ones in test_processes.
+ *
+ * By default a long operation is judged only every few instructions, so that
+ * all takes about half a minute; STRIDE=1 judges after every one.
+ */
+#define _GNU_SOURCE
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "harness.h"
+#include "region.h"
+
+enum { BYSTANDERS = 20, JUDGED_PER_CASE = 400, KILLS_PER_CASE = 3 };
+
+static struct ss_region *r;
+static uint64_t total_kills, total_judged;
+static const char *killed_in; /* for the report of a failure */
+static long killed_after;
+static unsigned char big[60000];
+
+/* One operation; `state` says 0 for before, 1 for after, else fails the test. */
+struct scenario {
+    const char *name;
+    void (*prepare)(void);
+    void (*act)(void);
+    int (*state)(void);
+    uint32_t nstripes, flags;
+    bool bystanders_may_go; /* eviction */
+};
+
+/* ---- copies ------------------------------------------------------------------ */
+
+static void copy_range(unsigned char *to, uint64_t offset, uint64_t length)
+{
+    memcpy(to + offset, r->base + offset, length);
+}
+
+/* All committed bytes of r, to the same offsets at `to`. */
+static void copy_region(unsigned char *to)
+{
+    copy_range(to, 0, r->at.pages + r->at.heap_pages * sizeof(ss_word));
+    for (uint32_t s = 0; s < r->at.nstripes; s++)
+        for (unsigned area = 0; area < 2; area++)
+            copy_range(to, (uint64_t)((unsigned char *)ss_table_area(r, s, area) - r->base),
+                       sizeof(ss_word) << atomic_load(&r->header->table_log2[s]));
+    copy_range(to, r->at.heap, ss_load(&r->header->heap_committed));
+}
+
+static unsigned char *saved;
+
+static void save(void)
+{
+    saved = calloc(1, r->at.total);
+    copy_region(saved);
+}
+
+static void restore(void)
+{
+    struct ss_header *header = (struct ss_header *)saved;
+    /* The same ranges as were saved: what was committed since is free pages again. */
+    memcpy(r->base, saved, r->at.pages + r->at.heap_pages * sizeof(ss_word));
+    for (uint32_t s = 0; s < r->at.nstripes; s++)
+        for (unsigned area = 0; area < 2; area++) {
+            uint64_t offset = (uint64_t)((unsigned char *)ss_table_area(r, s, area) - r->base);
+            memcpy(r->base + offset, saved + offset, sizeof(ss_word) << atomic_load(&header->table_log2[s]));
+        }
+    memcpy(r->base + r->at.heap, saved + r->at.heap, ss_load(&header->heap_committed));
+}
+
+/* What the kernel does to the robust mutexes of a dead thread. */
+static void owner_died(pthread_mutex_t *mutex, pid_t owner)
+{
+    const int tid_mask = 0x3fffffff, died = 0x40000000, waiters = (int)0x80000000;
+    int word = mutex->__data.__lock;
+    if ((word & tid_mask) == owner)
+        mutex->__data.__lock = (word & waiters) | died;
+}
+
+static void bury(struct ss_region *corpse, pid_t owner)
+{
+    owner_died(&corpse->header->page_mutex, owner);
+    owner_died(&corpse->header->txn_mutex, owner);
+    for (uint32_t s = 0; s < corpse->at.nstripes; s++)
+        owner_died(&corpse->stripes[s].mutex, owner);
+}
+
+/* ---- the stepper --------------------------------------------------------------- */
+
+static pid_t start_stopped(void (*act)(void))
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        raise(SIGSTOP);
+        act();
+        _exit(0);
+    }
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK(WIFSTOPPED(status));
+    return pid;
+}
+
+/* One instruction; false if it was the last. */
+static bool step(pid_t pid)
+{
+    int status;
+    CHECK_EQ(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status)) {
+        CHECK_EQ(WEXITSTATUS(status), 0);
+        return false;
+    }
+    CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
+    return true;
+}
+
+/* Run `act` in a child and really kill it after `steps` instructions; the
+ * number it got to run. */
+static long run_for(void (*act)(void), long steps)
+{
+    pid_t pid = start_stopped(act);
+    for (long n = 0; n < steps; n++)
+        if (!step(pid))
+            return n;
+    kill(pid, SIGKILL);
+    CHECK_EQ(waitpid(pid, NULL, 0), pid);
+    total_kills++;
+    return steps;
+}
+
+static void bystander(char *key, int i)
+{
+    snprintf(key, 24, "bystander-%d", i);
+}
+
+static void add_bystanders(void)
+{
+    char key[24];
+    for (int i = 0; i < BYSTANDERS; i++) {
+        bystander(key, i);
+        CHECK_OK(put_int(r, key, i * 1000));
+    }
+}
+
+static void check_after_kill(const struct scenario *s, int *least)
+{
+    char key[24];
+    struct ss_entry e = {0};
+
+    int state = s->state();
+    CHECK(state >= *least);
+    *least = state;
+    for (int i = 0; i < BYSTANDERS; i++) {
+        bystander(key, i);
+        int rc = ss_get(r, key, strlen(key), NULL, 0, &e, WAIT_LONG);
+        CHECK(rc == SS_OK || (rc == SS_MISSING && s->bystanders_may_go));
+        CHECK(rc != SS_OK || e.value.number.i == i * 1000);
+    }
+    must_be_whole(r, false);
+    must_be_whole(r, true);
+    CHECK_EQ(s->state(), state);
+    int rc = put_int(r, "bystander-0", 0);
+    CHECK(rc == SS_OK);
+}
+
+static long choose_stride(long length)
+{
+    long stride = from_environment("STRIDE", 0);
+    return stride != 0 ? stride : 1 + length / JUDGED_PER_CASE;
+}
+
+/* Step through `act` on r; judge a copy after each `stride` instructions. */
+static void judge_every_step(const struct scenario *s, void (*act)(void), long stride, int least)
+{
+    struct ss_region *alive = r, *corpse = new_region(MIB, s->nstripes, s->flags);
+    long n = 0;
+
+    corpse->seed = r->seed; /* which is also among the bytes copied */
+    for (pid_t pid = start_stopped(act); step(pid);) {
+        if (++n % stride != 0)
+            continue;
+        killed_in = s->name;
+        killed_after = n;
+        copy_region(corpse->base);
+        bury(corpse, pid);
+        r = corpse;
+        check_after_kill(s, &least);
+        r = alive;
+        total_judged++;
+    }
+    killed_in = NULL;
+    ss_close(corpse);
+}
+
+static void kill_at_every_step(const struct scenario *s)
+{
+    int least = 0;
+    r = new_region(MIB, s->nstripes, s->flags);
+    add_bystanders();
+    if (s->prepare != NULL)
+        s->prepare();
+    save();
+    CHECK_EQ(s->state(), 0);
+    long length = run_for(s->act, 100000000);
+    CHECK_EQ(s->state(), 1);
+    must_be_whole(r, true);
+    restore();
+    judge_every_step(s, s->act, choose_stride(length), 0);
+    for (long k = 1; k <= KILLS_PER_CASE; k++) {
+        restore();
+        killed_in = s->name;
+        killed_after = length * k / (KILLS_PER_CASE + 1);
+        run_for(s->act, killed_after);
+        check_after_kill(s, &least);
+    }
+    if (from_environment("VERBOSE", 0))
+        printf("    %-34s %u stripes: %6ld instructions, every %ld\n", s->name, s->nstripes, length, choose_stride(length)), fflush(stdout);
+    free(saved);
+    ss_close(r);
+}
+
+/* ---- what the scenarios look at ------------------------------------------------- */
+
+static int read_entry(const char *key, void *buffer, size_t capacity, struct ss_entry *e)
+{
+    return ss_get(r, key, strlen(key), buffer, capacity, e, WAIT_LONG);
+}
+
+static bool is_absent(const char *key)
+{
+    struct ss_entry e = {0};
+    return read_entry(key, NULL, 0, &e) == SS_MISSING;
+}
+
+static bool is_int(const char *key, int64_t i)
+{
+    struct ss_entry e = {0};
+    return read_entry(key, NULL, 0, &e) == SS_OK && e.value.type == SS_INT && e.value.number.i == i;
+}
+
+static bool is_text(const char *key, char c, size_t length)
+{
+    static unsigned char buffer[sizeof big];
+    struct ss_entry e = {0};
+    if (read_entry(key, buffer, sizeof buffer, &e) != SS_OK || e.value.type != SS_STR || e.value.length != length)
+        return false;
+    for (size_t i = 0; i < length; i++)
+        if (buffer[i] != (unsigned char)c)
+            return false;
+    return true;
+}
+
+static int before_or_after(bool before, bool after)
+{
+    CHECK(before != after);
+    return after;
+}
+
+static void put_text(const char *key, char c, size_t length)
+{
+    struct ss_value v = text_value(big, length);
+    uint64_t g;
+    memset(big, c, length);
+    CHECK_OK(ss_put(r, key, strlen(key), &v, 0, SS_ANY, &g, WAIT_LONG));
+}
+
+/* ---- scenarios ------------------------------------------------------------------- */
+
+static void int_5(void) { CHECK_OK(put_int(r, "k", 5)); }
+static void int_6(void) { CHECK_OK(put_int(r, "k", 6)); }
+static void text_short(void) { put_text("k", 'a', 100); }
+static void text_longer(void) { put_text("k", 'b', 300); }
+static void text_run(void) { put_text("k", 'c', 9000); }
+static void text_long_run(void) { put_text("k", 'd', 20000); }
+static void text_removed(void)
+{
+    text_short();
+    CHECK_OK(del(r, "k"));
+}
+static void remove_k(void) { CHECK_OK(del(r, "k")); }
+
+static int absent_or_int_5(void) { return before_or_after(is_absent("k"), is_int("k", 5)); }
+static int absent_or_text(void) { return before_or_after(is_absent("k"), is_text("k", 'a', 100)); }
+static int text_or_longer(void) { return before_or_after(is_text("k", 'a', 100), is_text("k", 'b', 300)); }
+static int text_or_int_5(void) { return before_or_after(is_text("k", 'a', 100), is_int("k", 5)); }
+static int int_5_or_text(void) { return before_or_after(is_int("k", 5), is_text("k", 'a', 100)); }
+static int text_or_absent(void) { return before_or_after(is_text("k", 'a', 100), is_absent("k")); }
+static int absent_or_run(void) { return before_or_after(is_absent("k"), is_text("k", 'c', 9000)); }
+static int run_or_longer_run(void) { return before_or_after(is_text("k", 'c', 9000), is_text("k", 'd', 20000)); }
+
+static uint64_t generation_before;
+
+static void int_5_remembered(void)
+{
+    struct ss_entry e = {0};
+    int_5();
+    CHECK_OK(read_entry("k", NULL, 0, &e));
+    generation_before = e.generation;
+}
+
+/* Type, number, expiry and generation must change together. */
+static int pair_5_or_6(void)
+{
+    struct ss_entry e = {0};
+    CHECK_OK(read_entry("k", NULL, 0, &e));
+    bool before = e.value.type == SS_INT && e.value.number.i == 5 && e.expires_ns == 0 && e.generation == generation_before;
+    bool after = e.value.type == SS_INT && e.value.number.i == 6 && e.expires_ns == 0 && e.generation > generation_before;
+    return before_or_after(before, after);
+}
+
+static void int_to_float_with_expiry(void)
+{
+    struct ss_value v = float_value(2.5);
+    uint64_t g;
+    CHECK_OK(ss_put(r, "k", 1, &v, UINT64_C(1) << 62, generation_before, &g, WAIT_LONG));
+}
+
+static int int_or_float(void)
+{
+    struct ss_entry e = {0};
+    CHECK_OK(read_entry("k", NULL, 0, &e));
+    bool before = e.value.type == SS_INT && e.value.number.i == 5 && e.expires_ns == 0 && e.generation == generation_before;
+    bool after = e.value.type == SS_FLOAT && e.value.number.u == UINT64_C(0x4004000000000000) && e.expires_ns == UINT64_C(1) << 62 &&
+                 e.generation > generation_before;
+    return before_or_after(before, after);
+}
+
+static void increment_k(void)
+{
+    struct ss_value one = int_value(1), four = int_value(4);
+    struct ss_entry e = {0};
+    CHECK_OK(ss_increment(r, "k", 1, &one, &four, 0, &e, WAIT_LONG));
+}
+
+static void touch_k(void) { CHECK_OK(ss_touch(r, "k", 1, UINT64_C(1) << 62, WAIT_LONG)); }
+
+static int untouched_or_touched(void)
+{
+    struct ss_entry e = {0};
+    CHECK_OK(read_entry("k", NULL, 0, &e));
+    CHECK_EQ(e.generation, generation_before);
+    return before_or_after(e.expires_ns == 0, e.expires_ns == UINT64_C(1) << 62);
+}
+
+static void fill_to_the_brink(void)
+{
+    char key[24];
+    for (int i = 0; ss_load(&r->stripes[0].used) < 384; i++) { /* three quarters of 512 */
+        snprintf(key, sizeof key, "filler-%d", i);
+        CHECK_OK(put_int(r, key, i));
+    }
+}
+
+static void commit_four(void)
+{
+    struct ss_op ops[4] = {
+        {.kind = SS_OP_PUT, .key = "k", .key_length = 1, .expected = generation_before, .value = text_value("aaaaaaaaaa", 10)},
+        {.kind = SS_OP_PUT, .key = "new", .key_length = 3, .expected = SS_ABSENT, .value = int_value(1)},
+        {.kind = SS_OP_DELETE, .key = "gone", .key_length = 4, .expected = SS_ANY},
+        {.kind = SS_OP_PUT, .key = "number", .key_length = 6, .expected = SS_ANY, .value = int_value(2)},
+    };
+    size_t culprit;
+    CHECK_OK(ss_commit(r, ops, 4, &culprit, WAIT_LONG));
+}
+
+static void prepare_commit(void)
+{
+    int_5_remembered();
+    CHECK_OK(put_int(r, "gone", 1));
+    CHECK_OK(put_int(r, "number", 1));
+}
+
+static int commit_or_not(void)
+{
+    return before_or_after(is_int("k", 5) && is_absent("new") && is_int("gone", 1) && is_int("number", 1),
+                           is_text("k", 'a', 10) && is_int("new", 1) && is_absent("gone") && is_int("number", 2));
+}
+
+static void commit_growing(void)
+{
+    static char keys[8][8];
+    struct ss_op ops[8];
+    size_t culprit;
+    memset(ops, 0, sizeof ops);
+    for (int i = 0; i < 8; i++) {
+        snprintf(keys[i], sizeof keys[i], "k%d", i);
+        ops[i] = (struct ss_op){.kind = SS_OP_PUT, .key = keys[i], .key_length = 2, .expected = SS_ABSENT, .value = int_value(i)};
+    }
+    CHECK_OK(ss_commit(r, ops, 8, &culprit, WAIT_LONG));
+}
+
+static int eight_or_none(void)
+{
+    int there = 0;
+    char key[8];
+    for (int i = 0; i < 8; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        there += is_int(key, i);
+    }
+    return before_or_after(there == 0, there == 8);
+}
+
+static void fill_evicting(size_t length, uint64_t evictions)
+{
+    struct ss_stats stats;
+    char key[24];
+    for (int i = 0; ss_stats(r, &stats, WAIT_LONG) == SS_OK && stats.evictions < evictions; i++) {
+        snprintf(key, sizeof key, "filler-%d", i);
+        put_text(key, 'f', length);
+    }
+}
+
+static void fill_with_small(void) { fill_evicting(100, 4000); }
+static void fill_with_large(void) { fill_evicting(3000, 400); } /* few, or a sweep takes a million instructions */
+
+static void add_expired(void)
+{
+    struct ss_value v = int_value(1);
+    uint64_t g;
+    CHECK_OK(ss_put(r, "x", 1, &v, 1, SS_ANY, &g, WAIT_LONG));
+    CHECK_OK(ss_put(r, "y", 1, &v, 1, SS_ANY, &g, WAIT_LONG));
+}
+
+static uint64_t changes_before;
+static void note_changes(void) { changes_before = ss_change_token(r); }
+
+static void purge_all(void)
+{
+    uint64_t n;
+    CHECK_OK(ss_purge(r, 0, &n, WAIT_LONG));
+    CHECK_EQ(n, 2);
+}
+
+static void prepare_purge(void)
+{
+    add_expired();
+    note_changes();
+}
+
+/* Both are absent all along; what tells is whether they are still stored. */
+static int purged_or_not(void)
+{
+    struct ss_stats stats;
+    CHECK(is_absent("x") && is_absent("y"));
+    CHECK_OK(ss_stats(r, &stats, WAIT_LONG));
+    return stats.expiring == 0;
+}
+
+static void leak_some(void)
+{
+    text_short();
+    for (int i = 0; i < 30; i++) {
+        char key[8];
+        snprintf(key, sizeof key, "t%d", i);
+        put_text(key, 't', 100 + (size_t)i * 10);
+        if (i % 2)
+            CHECK_OK(del(r, key));
+    }
+    ss_store(&r->stripes[0].free[ss_class_of(200)], 0); /* all of a free list leaks */
+}
+
+static void sweep_twice(void)
+{
+    CHECK_OK(ss_sweep(r, 0, WAIT_LONG));
+    CHECK_OK(put_int(r, "swept", 1));
+}
+
+static int swept_or_not(void)
+{
+    CHECK(is_text("k", 'a', 100));
+    for (int i = 0; i < 30; i += 2) {
+        char key[8];
+        snprintf(key, sizeof key, "t%d", i);
+        CHECK(is_text(key, 't', 100 + (size_t)i * 10));
+    }
+    return before_or_after(is_absent("swept"), is_int("swept", 1));
+}
+
+static const struct scenario scenarios[] = {
+    {"set of a new number", NULL, int_5, absent_or_int_5, 1, 0, false},
+    {"set of a new text", NULL, text_short, absent_or_text, 4, 0, false},
+    {"set into a freed block", text_removed, text_short, absent_or_text, 1, 0, false},
+    {"text replaced by a longer one", text_short, text_longer, text_or_longer, 1, 0, false},
+    {"text replaced by a number", text_short, int_5, text_or_int_5, 4, 0, false},
+    {"number replaced by a text", int_5, text_short, int_5_or_text, 1, 0, false},
+    {"set of a number in place", int_5_remembered, int_6, pair_5_or_6, 1, 0, false},
+    {"compare-and-set in place, expiry", int_5_remembered, int_to_float_with_expiry, int_or_float, 4, 0, false},
+    {"increment in place", int_5_remembered, increment_k, pair_5_or_6, 4, 0, false},
+    {"increment that creates", NULL, increment_k, absent_or_int_5, 1, 0, false},
+    {"touch", int_5_remembered, touch_k, untouched_or_touched, 1, 0, false},
+    {"delete", text_short, remove_k, text_or_absent, 1, 0, false},
+    {"set of a new run of pages", NULL, text_run, absent_or_run, 1, 0, false},
+    {"run replaced by a longer run", text_run, text_long_run, run_or_longer_run, 4, 0, false},
+    {"growth of the table", fill_to_the_brink, int_5, absent_or_int_5, 1, 0, false},
+    {"commit of four keys, one stripe", prepare_commit, commit_four, commit_or_not, 1, 0, false},
+    {"commit of four keys, four stripes", prepare_commit, commit_four, commit_or_not, 4, 0, false},
+    {"commit that grows the table", fill_to_the_brink, commit_growing, eight_or_none, 1, 0, false},
+    {"eviction of the same class", fill_with_small, text_short, absent_or_text, 1, SS_EVICT, true},
+    {"eviction of a window of pages", fill_with_large, text_run, absent_or_run, 4, SS_EVICT, true},
+    {"purge", prepare_purge, purge_all, purged_or_not, 1, 0, false},
+    {"sweep", leak_some, sweep_twice, swept_or_not, 1, 0, false},
+};
+
+static void an_operation_killed_anywhere_is_whole_or_absent(void)
+{
+    /* All scenarios above. */
+    char *only = getenv("ONLY"); /* part of a name, with _ for blanks */
+    for (char *c = only; c != NULL && (c = strchr(c, '_')) != NULL;)
+        *c = ' ';
+    for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
+        if (only == NULL || strstr(scenarios[i].name, only) != NULL)
+            kill_at_every_step(&scenarios[i]);
+}
+
+/* ---- killed again while repairing --------------------------------------------------- */
+
+static void write_bystander(void)
+{
+    CHECK_OK(put_int(r, "bystander-0", 0));
+    CHECK_OK(ss_sweep(r, 0, WAIT_LONG));
+}
+
+static void commit_next(void)
+{
+    struct ss_op ops[2] = {{.kind = SS_OP_PUT, .key = "bystander-0", .key_length = 11, .expected = SS_ANY, .value = int_value(0)},
+                           {.kind = SS_OP_PUT, .key = "bystander-1", .key_length = 11, .expected = SS_ANY, .value = int_value(1000)}};
+    size_t culprit;
+    CHECK_OK(ss_commit(r, ops, 2, &culprit, WAIT_LONG));
+}
+
+static void kill_the_repairer(const struct scenario *s, void (*next)(void), long points)
+{
+    r = new_region(MIB, s->nstripes, s->flags);
+    add_bystanders();
+    if (s->prepare != NULL)
+        s->prepare();
+    save();
+    long length = run_for(s->act, 100000000);
+    for (long p = 1; p <= points; p++) {
+        restore();
+        run_for(s->act, length * p / (points + 1)); /* dead, perhaps with locks */
+        judge_every_step(s, next, choose_stride(length * points), 0);
+    }
+    free(saved);
+    ss_close(r);
+}
+
+static void repair_killed_anywhere_is_taken_up_by_the_next(void)
+{
+    /* First kills spread over an operation, second kills over what the next process does about it. */
+    const char *const names[] = {"set of a number in place", "text replaced by a longer one", "commit of four keys, four stripes"};
+    for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
+        for (size_t j = 0; j < sizeof names / sizeof *names; j++)
+            if (strcmp(scenarios[i].name, names[j]) == 0)
+                kill_the_repairer(&scenarios[i], j == 2 ? commit_next : write_bystander, from_environment("STRIDE", 0) ? 25 : 5);
+}
+
+int main(int argc, char **argv)
+{
+    const struct test tests[] = {
+        TEST(an_operation_killed_anywhere_is_whole_or_absent),
+        TEST(repair_killed_anywhere_is_taken_up_by_the_next),
+    };
+    /* A string instruction traps once per element: have libc not use them. */
+    if (getenv("GLIBC_TUNABLES") == NULL) {
+        setenv("GLIBC_TUNABLES", "glibc.cpu.x86_rep_movsb_threshold=1000000000:glibc.cpu.x86_rep_stosb_threshold=1000000000", 1);
+        execv("/proc/self/exe", argv);
+    }
+    /* Stepper and stepped take turns: on one CPU that costs no wake-up between two. */
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET((size_t)sched_getcpu(), &one);
+    sched_setaffinity(0, sizeof one, &one);
+    int failed = run_tests("steps", tests, sizeof tests / sizeof *tests, argc, argv);
+    if (failed && killed_in != NULL)
+        printf("steps: last kill was in '%s' after %ld instructions\n", killed_in, killed_after);
+    printf("steps: %llu instructions judged, %llu real kills\n", (unsigned long long)total_judged, (unsigned long long)total_kills);
+    return failed;
+}
