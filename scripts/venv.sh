@@ -8,7 +8,13 @@
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-python=$("${1:?PYTHON}" -c 'import sys; print(sys.executable)')
+# A name that the PATH does not know, or a pyenv shim that refuses, may be one that pythons.sh finds.
+python=$("${1:?PYTHON}" -c 'import sys; print(sys.executable)' 2>/dev/null) ||
+    python=$("$root/scripts/pythons.sh" | grep "/$(basename "$1")\$" | tail -n 1) || {
+    echo "There is no $1. PYTHON may be one of:" >&2
+    "$root/scripts/pythons.sh" | sed 's/^/    /' >&2
+    exit 1
+}
 shift
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 venv=$root/.venv/$version
