@@ -10,7 +10,8 @@ set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 # A name that the PATH does not know, or a pyenv shim that refuses, may be one that pythons.sh finds.
 python=$("${1:?PYTHON}" -c 'import sys; print(sys.executable)' 2>/dev/null) ||
-    python=$("$root/scripts/pythons.sh" | grep "/$(basename "$1")\$" | tail -n 1) || {
+    python=$("$root/scripts/pythons.sh" | grep "/$(basename "$1")\$" | tail -n 1)
+[ -n "$python" ] || {
     echo "There is no $1. PYTHON may be one of:" >&2
     "$root/scripts/pythons.sh" | sed 's/^/    /' >&2
     exit 1
