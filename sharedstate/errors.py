@@ -64,6 +64,44 @@ def _rebuild(kind: type[StateError], facts: dict[str, Any]) -> StateError:
     return kind(**facts)
 
 
+class _StoreError(StateError):
+    """What is wrong with one store, and what to do about it.
+
+    Attributes:
+        url: the store's.
+        reason: what was found.
+        advice: what the reader can do next.
+    """
+
+    url: str
+    reason: str
+    advice: str
+
+    def __init__(self, *, url: str, reason: str, advice: str) -> None:
+        super().__init__(url=url, reason=reason, advice=advice)
+
+    def describe(self) -> str:
+        return f"{self.url}: {self.reason}. {self.advice}"
+
+
+class _LockError(StateError):
+    """What is wrong with one lock.
+
+    Attributes:
+        name: the lock's, within its store.
+        reason: what was found.
+    """
+
+    name: str
+    reason: str
+
+    def __init__(self, *, name: str, reason: str) -> None:
+        super().__init__(name=name, reason=reason)
+
+    def describe(self) -> str:
+        return f"lock {self.name!r}: {self.reason}"
+
+
 # --- Lost a race: read again and retry --------------------------------------
 
 
@@ -90,18 +128,8 @@ class ConflictError(StateError):
 # --- Not now: nothing was written, trying later may work --------------------
 
 
-class UnavailableError(StateError):
+class UnavailableError(_StoreError):
     """The storage cannot be reached or used; nothing was written."""
-
-    url: str
-    reason: str
-    advice: str
-
-    def __init__(self, *, url: str, reason: str, advice: str) -> None:
-        super().__init__(url=url, reason=reason, advice=advice)
-
-    def describe(self) -> str:
-        return f"{self.url}: {self.reason}. {self.advice}"
 
 
 class StoreAccessError(UnavailableError, PermissionError):
@@ -169,15 +197,8 @@ class OutcomeUnknownError(StateError):
 # --- No room: delete, expire or evict something, or enlarge the store -------
 
 
-class CapacityError(StateError, MemoryError):
+class CapacityError(_StoreError, MemoryError):
     """Refused for size; nothing was written and nothing was lost."""
-
-    url: str
-    reason: str
-    advice: str
-
-    def __init__(self, *, url: str, reason: str, advice: str) -> None:
-        super().__init__(url=url, reason=reason, advice=advice)
 
     def describe(self) -> str:
         return f"{self.url}: {self.reason}; nothing was written. {self.advice}"
@@ -216,18 +237,8 @@ class CounterOverflowError(ValueTypeError, OverflowError):
     """An increment would leave the 64-bit range of -2**63 to 2**64 - 1; nothing was written."""
 
 
-class UrlError(StateError, ValueError):
+class UrlError(_StoreError, ValueError):
     """A store's URL is malformed, or has an unknown or unusable parameter."""
-
-    url: str
-    reason: str
-    advice: str
-
-    def __init__(self, *, url: str, reason: str, advice: str) -> None:
-        super().__init__(url=url, reason=reason, advice=advice)
-
-    def describe(self) -> str:
-        return f"{self.url}: {self.reason}. {self.advice}"
 
 
 class ScopeError(StateError, RuntimeError):
@@ -245,27 +256,12 @@ class ScopeError(StateError, RuntimeError):
         return f"{self.url}: needed is {self.needed}, this backend gives {self.given}. {self.advice}"
 
 
-class LockOwnershipError(StateError, RuntimeError):
+class LockOwnershipError(_LockError, RuntimeError):
     """Only the thread that acquired a lock may release it, once, and may not acquire it twice."""
 
-    name: str
-    reason: str
 
-    def __init__(self, *, name: str, reason: str) -> None:
-        super().__init__(name=name, reason=reason)
-
-    def describe(self) -> str:
-        return f"lock {self.name!r}: {self.reason}"
-
-
-class LockLostError(StateError, RuntimeError):
+class LockLostError(_LockError, RuntimeError):
     """The lock that this caller believes to hold is not held any more."""
-
-    name: str
-    reason: str
-
-    def __init__(self, *, name: str, reason: str) -> None:
-        super().__init__(name=name, reason=reason)
 
     def describe(self) -> str:
         return (
@@ -277,12 +273,8 @@ class LockLostError(StateError, RuntimeError):
 # --- Stored bytes break an invariant: stop, and look ------------------------
 
 
-class CorruptError(StateError, ValueError):
+class CorruptError(_StoreError, ValueError):
     """Stored bytes break an invariant.  Never retried, never guessed at, nothing changed."""
-
-    url: str
-    reason: str
-    advice: str
 
     def __init__(
         self,
@@ -292,6 +284,3 @@ class CorruptError(StateError, ValueError):
         advice: str = "Keep a copy of it for diagnosis, then restore a backup or remove it.",
     ) -> None:
         super().__init__(url=url, reason=reason, advice=advice)
-
-    def describe(self) -> str:
-        return f"{self.url}: {self.reason}. {self.advice}"
