@@ -189,7 +189,7 @@ class LockRecord(NamedTuple):
     """What a lock says of itself, to anyone who asks.
 
     Attributes:
-        name: as given to `Store.lock`, with the namespace's prefix.
+        name: as given to `Store.lock` of the store, or namespace, that was asked.
         held: whether somebody holds it now.
         token: the fencing token of the latest acquisition.
         owner: who made it.
