@@ -67,6 +67,11 @@ mutant fill_before_take heap.c \
     's/^        ss_store\(&st->free\[class\], (ss_load\(&ss_block_at\(h->r, head\)->hash\))\);/        uint64_t link = \1;\n        ss_store(\&ss_block_at(h->r, head)->hash, 3);\n        ss_crash_fence();\n        ss_store(\&st->free[class], link);/' \
     steps operation "ONLY=freed_block STRIDE=1"
 
+# A reader asks where the heap ends before it has the slot.
+mutant heap_end_before_slot entry.c \
+    's/^(    uint64_t tag = hash >> 48, )index = (ss_home\(hash\) & mask;)/    uint64_t heap_end = ss_heap_end(r);\n\1index = \2/;s/(ss_slot_block\(slot\), )ss_heap_end\(r\)/\1heap_end/' \
+    readers overtaken
+
 # A dead owner's counters are believed.
 mutant no_recount lock.c \
     's/^    ss_table_recount\(h\);//' \

@@ -11,6 +11,7 @@
 enum { KEYS = 2500, LENGTH_MAX = 6000, TXN_MOST = 40, BUFFERS = 3 * TXN_MOST };
 
 static uint64_t fake_boottime = UINT64_C(1000000);
+static void (*before_clock_read)(void); /* called once */
 int __real_clock_gettime(clockid_t clock, struct timespec *t);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *t);
 
@@ -18,6 +19,11 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *t)
 {
     if (clock != CLOCK_BOOTTIME)
         return __real_clock_gettime(clock, t);
+    if (before_clock_read != NULL) {
+        void (*event)(void) = before_clock_read;
+        before_clock_read = NULL;
+        event();
+    }
     t->tv_sec = (time_t)(fake_boottime / 1000000000u);
     t->tv_nsec = (long)(fake_boottime % 1000000000u);
     return 0;
@@ -342,12 +348,51 @@ static void an_evicting_region_agrees_but_for_what_it_evicted(void)
     run_model(SS_SIZE_MIN, 4, SS_EVICT, 3);
 }
 
+/* ---- a deadline put off under a reader's eyes ----------------------------------- */
+
+static struct ss_region *leased;
+
+static void renew_in_time_then_pass_the_deadline(void)
+{
+    CHECK_OK(ss_touch(leased, "k", 1, fake_boottime + 1000, SS_TRY));
+    fake_boottime += 500;
+}
+
+static void replace_in_time_then_pass_the_deadline(void)
+{
+    struct ss_value v = int_value(2);
+    uint64_t g;
+    CHECK_OK(ss_put(leased, "k", 1, &v, fake_boottime + 1000, SS_ANY, &g, SS_TRY));
+    fake_boottime += 500;
+}
+
+static void an_entry_renewed_in_time_is_never_absent(void)
+{
+    /* A reader that saw the old deadline and reads the clock after it finds the entry, which never expired. */
+    void (*const events[])(void) = {renew_in_time_then_pass_the_deadline, replace_in_time_then_pass_the_deadline};
+    struct ss_value v = int_value(1);
+    struct ss_entry e = {0};
+    uint64_t g;
+
+    for (size_t i = 0; i < 2; i++) {
+        leased = new_region(MIB, 1, 0);
+        CHECK_OK(ss_put(leased, "k", 1, &v, fake_boottime + 100, SS_ANY, &g, SS_TRY));
+        before_clock_read = events[i];
+        CHECK_OK(ss_get(leased, "k", 1, NULL, 0, &e, SS_TRY));
+        CHECK_EQ(e.expires_ns, fake_boottime + 500);
+        fake_boottime += 1000;
+        CHECK_EQ(ss_get(leased, "k", 1, NULL, 0, &e, SS_TRY), SS_MISSING);
+        ss_close(leased);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct test tests[] = {
         TEST(a_roomy_region_agrees_with_the_model),
         TEST(a_full_region_agrees_with_the_model),
         TEST(an_evicting_region_agrees_but_for_what_it_evicted),
+        TEST(an_entry_renewed_in_time_is_never_absent),
     };
     return run_tests("model", tests, sizeof tests / sizeof *tests, argc, argv);
 }

@@ -3,6 +3,7 @@
 The contract is proved in tests/conformance, the C core alone in tests/native.
 """
 
+import mmap
 import os
 import subprocess
 import sys
@@ -279,3 +280,27 @@ def test_a_handle_used_after_fork_serves_parent_and_child(url: str) -> None:
 
         assert status == 0
         assert store["n"] == 40_000
+
+
+def test_a_prefix_longer_than_any_key_matches_nothing(url: str) -> None:
+    """items() and clear() take a prefix of any length: no key starts with one of 600 bytes."""
+    with sharedstate.open(url) as store:
+        store["x" * 512] = 1
+
+        found = list(store.items(prefix="x" * 600))
+        store.clear(prefix="x" * 600)
+
+        assert found == []
+        assert len(store) == 1
+
+
+def test_a_key_that_is_no_utf8_is_corruption(url: str) -> None:
+    """A peer that scribbles into a key's bytes is met as CorruptError, not as a decoding error of ours."""
+    with sharedstate.open(url) as store:
+        store["needle-in-the-heap"] = 1
+        with open(REGION, "r+b") as file, mmap.mmap(file.fileno(), 0) as region:
+            at = region.find(b"needle-in-the-heap")
+            region[at : at + 1] = b"\xff"
+
+        with pytest.raises(CorruptError):
+            list(store)

@@ -157,6 +157,12 @@ int core_value(struct core_state *state, PyObject *value, struct ss_buffer *buff
     size_t start = buffer->length;
     if (ss_encode(&state->codec, value, buffer) < 0)
         return -1;
+    if (buffer->length - start > UINT32_MAX) { /* a length of 32 bits would keep its start only */
+        core_raise_named(state, "CapacityError",
+                         Py_BuildValue("{s:s,s:s,s:s}", "url", "shm:", "reason",
+                                       "the value takes more than 4 GiB, the most that an entry can hold", "advice", "Split it."));
+        return -1;
+    }
     out->type = SS_MSGPACK;
     out->payload = (const void *)(uintptr_t)(start + 1);
     out->length = (uint32_t)(buffer->length - start);

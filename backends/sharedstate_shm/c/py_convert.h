@@ -49,7 +49,8 @@ int core_key(struct core_state *state, PyObject *key, const char **bytes, size_t
 
 /* Describe `value` in `out`; a container's bytes are appended to `buffer`, and
  * then out->payload is their *offset* there plus one (the buffer may move):
- * core_settle() makes it a pointer.  Returns 0, or -1 with ValueTypeError set. */
+ * core_settle() makes it a pointer.  Returns 0, or -1 with ValueTypeError set, or
+ * CapacityError for an encoding beyond 4 GiB. */
 int core_value(struct core_state *state, PyObject *value, struct ss_buffer *buffer, struct ss_value *out);
 
 static inline void core_settle(struct ss_value *value, const struct ss_buffer *buffer)

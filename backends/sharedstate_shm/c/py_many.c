@@ -108,11 +108,12 @@ static PyObject *commit_run(struct table *self, struct commit *commit)
     return NULL;
 }
 
-/* Both arguments as dicts, since lookups are needed; a copy where they are another mapping. */
+/* Both arguments as dicts, since lookups are needed; copies, since encoding a
+ * value may run Python and, without a GIL, another thread may change the caller's. */
 static PyObject *as_dict(PyObject *mapping)
 {
     if (PyDict_CheckExact(mapping))
-        return Py_NewRef(mapping);
+        return PyDict_Copy(mapping);
     PyObject *copy = PyDict_New();
     if (copy && mapping != Py_None && PyDict_Update(copy, mapping) < 0)
         Py_CLEAR(copy);
@@ -123,7 +124,6 @@ static PyObject *commit_dicts(struct table *self, PyObject *writes, PyObject *ex
 {
     struct commit commit = {0};
     PyObject *result = NULL;
-    /* Copies of the items: encoding a value may run Python, which may change the dicts. */
     PyObject *write_items = PyDict_Items(writes);
     PyObject *expected_items = PyDict_Items(expected);
     ss_buffer_init(&commit.buffer);
@@ -184,7 +184,7 @@ static int prefix_of(struct table *self, PyObject *prefix, const char **bytes, s
 }
 
 /* Append the keys in `used` bytes of records to `list`. */
-static int append_keys(PyObject *list, const uint8_t *records, size_t used)
+static int append_keys(struct table *self, PyObject *list, const uint8_t *records, size_t used)
 {
     for (size_t at = 0; at + sizeof(uint16_t) <= used;) {
         uint16_t length;
@@ -192,6 +192,10 @@ static int append_keys(PyObject *list, const uint8_t *records, size_t used)
         at += sizeof length;
         PyObject *key = PyUnicode_DecodeUTF8((const char *)records + at, length, NULL);
         at += length;
+        if (!key && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+            PyErr_Clear();
+            core_raise(self, SS_CORRUPT, NULL);
+        }
         if (!key || PyList_Append(list, key) < 0) {
             Py_XDECREF(key);
             return -1;
@@ -228,7 +232,7 @@ VERB(table_keys)
             if (!records)
                 break;
         }
-        if (records && status == SS_OK && append_keys(keys, records, used) < 0)
+        if (records && status == SS_OK && append_keys(self, keys, records, used) < 0)
             Py_CLEAR(keys);
     }
     if (keys && (!records || status != SS_OK)) {

@@ -76,7 +76,7 @@ static int next_entry(struct cursor *c, struct ss_found *found)
 static int start(struct ss_region *r, uint32_t stripe, const void *prefix, size_t prefix_length, uint64_t wait, struct ss_held *h,
                  struct cursor *c)
 {
-    if (stripe >= r->at.nstripes || prefix_length > SS_KEY_MAX)
+    if (stripe >= r->at.nstripes)
         return SS_INVALID;
     int rc = ss_lock(r, stripe, wait, h);
     if (rc == SS_OK)

@@ -128,7 +128,7 @@ int ss_table_publish(struct ss_held *h, const struct ss_found *found, uint64_t h
     }
     if ((before | expires) != 0)
         ss_table_count_expiry(h, before, expires);
-    ss_add(&h->st->changes, 1);
+    ss_table_count_change(h);
     if (found->block == 0)
         return SS_OK;
     ss_table_warn_readers(h); /* T2 */
@@ -146,7 +146,7 @@ int ss_table_remove(struct ss_held *h, const struct ss_found *found)
     ss_add(&h->st->used, vacant == SS_SLOT_EMPTY ? UINT64_MAX : 0);
     if (expires != 0)
         ss_table_count_expiry(h, expires, 0);
-    ss_add(&h->st->changes, 1);
+    ss_table_count_change(h);
     ss_table_warn_readers(h);
     return ss_heap_give(h, found->block);
 }
@@ -182,7 +182,7 @@ void ss_table_write_scalar(struct ss_held *h, const struct ss_found *found, cons
     ss_crash_fence();
     if ((before | head->expires) != 0)
         ss_table_count_expiry(h, before, head->expires);
-    ss_add(&st->changes, 1);
+    ss_table_count_change(h);
 }
 
 int ss_table_replay_scalar(struct ss_held *h)
@@ -210,7 +210,7 @@ void ss_table_write_expiry(struct ss_held *h, const struct ss_found *found, uint
     ss_crash_fence();
     if ((before | expires) != 0)
         ss_table_count_expiry(h, before, expires);
-    ss_add(&h->st->changes, 1);
+    ss_table_count_change(h);
 }
 
 void ss_table_recount(struct ss_held *h)

@@ -104,6 +104,12 @@ int ss_table_reserve(struct ss_held *h, uint64_t extra);
 /* Move readers on; after it, what was unlinked may be reused (T2). */
 void ss_table_warn_readers(struct ss_held *h);
 
+/* Count a visible write: after its last store, and seen by nobody before it. */
+static inline void ss_table_count_change(struct ss_held *h)
+{
+    ss_store_release(&h->st->changes, ss_load(&h->st->changes) + 1);
+}
+
 /* Account for an entry's expiry changing from `before` to `after` (0: none). */
 void ss_table_count_expiry(struct ss_held *h, uint64_t before, uint64_t after);
 

@@ -312,7 +312,7 @@ static void settle_accounts(struct commit *c)
         ss_add(&h->st->live, (uint64_t)(op->kind == SS_OP_PUT) - (uint64_t)(op->priv.old_block != 0));
         if ((op->priv.old_expires | expires) != 0)
             ss_table_count_expiry(h, op->priv.old_expires, expires);
-        ss_add(&h->st->changes, 1);
+        ss_table_count_change(h);
         if (op->priv.old_block != 0)
             ss_heap_give(h, op->priv.old_block);
     }
