@@ -123,14 +123,12 @@ def remove(url: StoreUrl) -> None:
         raise UnavailableError(url=place.url, reason=f"there is no store in {path}", advice="Nothing to remove.")
     if not stat.S_ISDIR(os.lstat(path).st_mode):
         raise StoreAccessError(url=place.url, reason=f"{path} is a symbolic link", advice="Name the directory itself.")
-    writers = WriterLock(place)
-    with writers:
-        try:
-            _remove(place)
-        except OSError as error:
-            if isinstance(error, StateError):
-                raise
-            raise translate_os_error(place.url, error) from error
+    try:
+        WriterLock(place).run(lambda: _remove(place))
+    except OSError as error:
+        if isinstance(error, StateError):
+            raise
+        raise translate_os_error(place.url, error) from error
 
 
 def _remove(place: Place) -> None:
@@ -188,13 +186,11 @@ class FileBackend(Handle, Backend):
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys that start with `prefix`."""
         now = _now()
-        with self._writers.index():
-            self._catch_up()
-            return [
-                key
-                for key, (_, _, _, expires_at, _) in self._entries.items()
-                if (expires_at is None or expires_at > now) and key.startswith(prefix)
-            ]
+        return [
+            key
+            for key, (_, _, _, expires_at, _) in self._snapshot().items()
+            if (expires_at is None or expires_at > now) and key.startswith(prefix)
+        ]
 
     # --- Writing ------------------------------------------------------------
 
@@ -205,29 +201,30 @@ class FileBackend(Handle, Backend):
         if len(encoded) > _MAX_VALUE_BYTES:
             raise self._too_large(len(encoded))
         expires_at = None if ttl_s is None else _deadline(ttl_s)
-        with self._writers:
-            self._refresh()
-            self._append([[key, expires_at, encoded]])
+        self._write([[key, expires_at, encoded]])
 
     def increment(self, key: str, by: float = 1, initial: float = 0, ttl_s: float | None = None) -> int | float:
         """Add `by` to the number at `key` and return the sum."""
         check_key(key)
-        expires_at = None if ttl_s is None else _deadline(ttl_s)
-        with self._writers:
+        created_until = None if ttl_s is None else _deadline(ttl_s)
+
+        def body() -> int | float:
             self._refresh()
             stored = self._live(key)
             if stored is None:
-                total = add_numbers(key, initial, by)
+                total, expires_at = add_numbers(key, initial, by), created_until
             else:
-                total = add_numbers(key, value_of(stored[0], stored[1]), by)
-                expires_at = stored[3]
+                total, expires_at = add_numbers(key, value_of(stored[0], stored[1]), by), stored[3]
             self._append([[key, expires_at, encode(total)]])
             return total
+
+        return self._writers.run(body)
 
     def take(self, key: str) -> Entry | None:
         """Remove `key` and return what it was."""
         check_key(key)
-        with self._writers:
+
+        def body() -> Entry | None:
             self._refresh()
             stored = self._live(key)
             if stored is None:
@@ -235,6 +232,8 @@ class FileBackend(Handle, Backend):
             entry = entry_of(stored)
             self._append([[key]])
             return entry
+
+        return self._writers.run(body)
 
     def delete(self, key: str) -> bool:
         """Remove `key`; return whether it was there."""
@@ -244,12 +243,15 @@ class FileBackend(Handle, Backend):
         """Let `key` expire at another time."""
         check_key(key)
         expires_at = None if ttl_s is None else _deadline(ttl_s)
-        with self._writers:
+
+        def body() -> bool:
             self._refresh()
             if self._live(key) is None:
                 return False
             self._append([[key, expires_at]])
             return True
+
+        return self._writers.run(body)
 
     def commit(self, writes: Mapping[str, Write], expected: Mapping[str, int] = {}) -> dict[str, int]:
         """Apply all of `writes`, in one frame, if every key of `expected` is at that generation."""
@@ -267,10 +269,13 @@ class FileBackend(Handle, Backend):
                 self._catch_up()
                 self._require(expected)
             return {}
-        with self._writers:
+
+        def body() -> int:
             self._refresh()
             self._require(expected)
-            generation = self._append(operations)
+            return self._append(operations)
+
+        generation = self._writers.run(body)
         return {
             key: ABSENT if write is DELETE else own for own, (key, write) in enumerate(writes.items(), generation + 1)
         }
@@ -303,12 +308,14 @@ class FileBackend(Handle, Backend):
         )
 
     def _delete_batch(self, keys: list[str]) -> int:
-        with self._writers:
+        def body() -> int:
             self._refresh()
             there = [key for key in keys if self._live(key) is not None]
             if there:
                 self._append([[key] for key in there])
             return len(there)
+
+        return self._writers.run(body)
 
     def _require(self, expected: Mapping[str, int]) -> None:
         for key, generation in expected.items():
@@ -318,9 +325,11 @@ class FileBackend(Handle, Backend):
                 raise ConflictError(key=key, expected=generation, found=found)
 
     def _write(self, operations: list[list[Any]]) -> None:
-        with self._writers:
+        def body() -> None:
             self._refresh()
             self._append(operations)
+
+        self._writers.run(body)
 
     def _operation(self, key: str, write: Write) -> list[Any]:
         if not isinstance(write, Put):
@@ -372,10 +381,10 @@ class FileBackend(Handle, Backend):
         """Return the number of entries, their encoded bytes, and how the log stands."""
         now = _now()
         with self._writers.index():
-            self._catch_up()
+            known = self._snapshot()
             word, generation = self._mark
-            entries, live = live_bytes(self._entries, now)
-            size = sum(stored[4] for stored in self._entries.values() if stored[3] is None or stored[3] > now)
+        entries, live = live_bytes(known, now)
+        size = sum(stored[4] for stored in known.values() if stored[3] is None or stored[3] > now)
         return {
             "entries": entries,
             "bytes": size,
@@ -390,22 +399,24 @@ class FileBackend(Handle, Backend):
 
     def check(self) -> None:
         """Verify every frame, that this handle knows what the log says, and the lock files."""
-        with self._writers:
-            self._refresh()
-            if not self._head.is_sealed():
-                reason = f"H3: {self._place.head}: the word does not agree with its seal"
-                raise CorruptError(url=self.url, reason=reason)
-            word, generation = self._mark
-            entries, reached = load(self._log, length_of(word))
-            if reached != generation:
-                reason = f"B1: this handle is at generation {generation}, the log at {reached}"
-                raise CorruptError(url=self.url, reason=reason)
-            for key in entries.keys() | self._entries.keys():
-                if not is_same(entries.get(key), self._entries.get(key)):
-                    raise CorruptError(url=self.url, reason=f"B1: this handle has another {key!r} than the log")
-            for stored in entries.values():
-                entry_of(stored)
+        self._writers.run(self._check)
         self._locks.records()
+
+    def _check(self) -> None:
+        self._refresh()
+        if not self._head.is_sealed():
+            reason = f"H3: {self._place.head}: the word does not agree with its seal"
+            raise CorruptError(url=self.url, reason=reason)
+        word, generation = self._mark
+        entries, reached = load(self._log, length_of(word))
+        if reached != generation:
+            reason = f"B1: this handle is at generation {generation}, the log at {reached}"
+            raise CorruptError(url=self.url, reason=reason)
+        for key in entries.keys() | self._entries.keys():
+            if not is_same(entries.get(key), self._entries.get(key)):
+                raise CorruptError(url=self.url, reason=f"B1: this handle has another {key!r} than the log")
+        for stored in entries.values():
+            entry_of(stored)
 
 
 def _deadline(ttl_s: float) -> float:

@@ -79,14 +79,17 @@ def compact(place: Place, head: Head, log: Log, *, word: int, generation: int, e
         os.rename(place.draft, place.log(number))
         place.sync_directory()
         reached("draft renamed")
-        try:
-            log.append(encode([generation, number]), end)
-            reached("old log ended")
-            os.fsync(log.fd)
-        except OSError:
-            log.cut(end)
-            raise
     except BaseException:
+        place.drop_logs(keep=log.number)
+        raise
+    try:
+        log.append(encode([generation, number]), end)
+        reached("old log ended")
+        os.fsync(log.fd)
+    except BaseException:
+        # KeyboardInterrupt too.  And first the frame, then what it names: if
+        # the cut fails, the next writer goes on with the new log.
+        log.cut(end)
         place.drop_logs(keep=log.number)
         raise
     head.store(word_of(number, length))

@@ -10,10 +10,14 @@ Invariants:
     B1  `_entries` is what the log says up to `_seen`, whenever the head's word
         is `_seen`: entries change only after the word has moved away from it,
         and `_seen` follows when they are complete
-    B2  `_mark` (word, generation) is where catching up begins; applying a frame
-        twice does no harm, so an exception between any two steps does none
+    B2  `_mark` (word, generation) is where catching up begins, and moves with
+        each frame; applying that one twice does no harm (two would: a touch, and
+        the delete after it), so an exception between any two steps does none
     B3  `_entries`, `_log`, `_mark` and `_seen` change under the index lock; of
         reads only a catch-up takes it, never one that finds its word
+    B4  the lock is re-entrant, for a finalizer or a signal handler that reads
+        while its own thread is inside.  That one changes no entries which the
+        outer call is amid (`_walked`): it reads the log anew
 Fork: a hot read needs no check.  If another thread was changing entries at the
     fork, then by B1 the word in the child's shared mapping is not `_seen`, and
     never will be again (H1); the read catches up, and that does check.
@@ -38,7 +42,7 @@ from sharedstate.errors import (
 )
 from sharedstate.values import encode
 from sharedstate_file.compaction import FLOOR_BYTES, compact, due_at
-from sharedstate_file.head import ALL_ONES, LENGTH_MASK, REMOVED, Head, length_of, number_of
+from sharedstate_file.head import ALL_ONES, LENGTH_MASK, REMOVED, Head, length_of, number_of, word_of
 from sharedstate_file.index import apply, live_bytes, load, parse
 from sharedstate_file.log import FRAME_BYTES, MAX_PAYLOAD_BYTES, Log
 from sharedstate_file.recovery import mend
@@ -69,6 +73,22 @@ class _Closed:
         raise ClosedError(url=self._url)
 
 
+class _ClosedEntries(dict[str, "Stored"]):
+    """What it has in place of the entries, for a read in another thread that had found its word."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._url = url
+
+    def get(self, *_: Any) -> NoReturn:
+        """Refuse."""
+        raise ClosedError(url=self._url)
+
+    def copy(self) -> NoReturn:
+        """Refuse."""
+        raise ClosedError(url=self._url)
+
+
 class Handle:
     """The entries as last seen, and the way to the newest."""
 
@@ -82,6 +102,7 @@ class Handle:
         self._compactions_failed = 0
         self._entries: Entries
         self._log: Log
+        self._walked: Entries | None = None  # those that a call of this handle is amid
         self._mark: tuple[int, int]
         self._seen: int
         self._due_at: int  # the length of log at which a writer looks whether compaction pays
@@ -95,7 +116,7 @@ class Handle:
             self._writers.close()
             self._words = _Closed(self.url)
             # What a get in another thread is using goes with its last reference.
-            self._entries = {}
+            self._entries = _ClosedEntries(self.url)
 
     def _live(self, key: str) -> Stored | None:
         """Return what is known of `key`, None if it is absent or expired; any thread."""
@@ -113,10 +134,14 @@ class Handle:
                 if word == REMOVED:
                     raise self._place.gone()
                 last, generation = self._mark
-                if number_of(word) != number_of(last):
+                if number_of(word) != number_of(last) or self._entries is self._walked:
                     self._load()
                     return
-                self._follow(word, last, generation)
+                try:
+                    self._walked = self._entries
+                    self._follow(word, last, generation)
+                finally:
+                    self._walked = None
 
     def _follow(self, word: int, last: int, generation: int) -> None:
         log, entries = self._log, self._entries
@@ -126,8 +151,18 @@ class Handle:
             operations, after = parse(payload, generation, log, stop)
             apply(entries, operations, generation, log, stop)
             generation = after
-        self._mark = (word, generation)
-        self._seen = word
+            mark = (word_of(log.number, stop), generation)
+            if self._entries is not entries:
+                return  # B4: a read that came in between knows more
+            self._mark = mark
+        if self._entries is entries:
+            self._seen = word
+
+    def _snapshot(self) -> Entries:
+        """Return a copy of the entries as of one moment; any thread."""
+        with self._writers.index():
+            self._catch_up()
+            return self._entries.copy()
 
     def _load(self) -> None:
         """Read the current log from its beginning."""

@@ -84,7 +84,8 @@ def attach(place: Place, writers: WriterLock) -> Head | None:
     head = Head.open(place.url, place.head)
     if head is not None and head.is_true(boot_id()) and head.words[0] != REMOVED:
         return head
-    with writers:
+
+    def body() -> Head | None:
         if not writers.is_current():
             return None
         try:
@@ -93,6 +94,8 @@ def attach(place: Place, writers: WriterLock) -> Head | None:
             if isinstance(error, FileNotFoundError) and not os.path.exists(place.lock):
                 return None
             raise translate_os_error(place.url, error) from error
+
+    return writers.run(body)
 
 
 def _settle(place: Place) -> Head | None:

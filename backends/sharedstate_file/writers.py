@@ -12,6 +12,9 @@ may also be taken alone, by readers that catch up.
 Invariants:
     W1  who is inside holds the thread lock, the flock and the index lock, taken
         in this order
+    W3  an exception that a signal handler raises, whichever line it hits, leaves
+        nothing held.  Hence a function that runs the section's body: on the way
+        into an __exit__ of Python code such an exception would skip it
     W2  a process flocks no description that it inherited: its parent's lock
         would count as its own
 Fork: the locks and the descriptor belong to one fork epoch.  A child makes its
@@ -22,7 +25,7 @@ Crash: the kernel frees the flock.
 from __future__ import annotations
 
 import os
-from _thread import RLock, allocate_lock
+from _thread import RLock, get_ident
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
 from sharedstate.backend import Backoff, Deadline, fork_epoch, keep_on_fork, open_unshared
@@ -31,10 +34,12 @@ from sharedstate_file.place import read_text
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Final
+    from collections.abc import Callable
+    from typing import Final, TypeVar
 
     from sharedstate_file.place import Place
+
+    _T = TypeVar("_T")
 
 __all__ = ["WriterLock"]
 
@@ -46,11 +51,14 @@ _UNOPENED: Final = -1
 class _Turn:
     """What one process needs to take turns."""
 
-    __slots__ = ("epoch", "fd", "index", "lock")
+    __slots__ = ("epoch", "fd", "index", "is_ending", "lock", "owner")
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
-        self.lock = allocate_lock()
+        # Re-entrant only because such a lock knows whether it is ours to release.
+        self.lock = RLock()
+        self.owner = 0  # guarded by lock; ident of the thread inside
+        self.is_ending = False  # guarded by lock; closed by a signal handler of the thread inside
         # Re-entrant: the garbage collector may run a finalizer that reads the
         # store while its thread is catching up.
         self.index = RLock()
@@ -58,7 +66,7 @@ class _Turn:
 
 
 class WriterLock:
-    """The writers' section of one handle: `with writers:`."""
+    """The writers' section of one handle."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -66,39 +74,45 @@ class WriterLock:
         self._turn = _Turn(epoch)
         self._turns = {epoch: self._turn}
 
-    def __enter__(self) -> None:
-        """Wait for this handle's turn.
+    def run(self, body: Callable[[], _T]) -> _T:
+        """Wait for this handle's turn, and return what `body` returns inside the section.
 
         Raises:
-            LockTimeoutError: others wrote, or stood still, all the time.
+            LockTimeoutError: others wrote, or stood still, all the time; or it
+                is a signal handler, or a finalizer, that came upon its own
+                thread inside, for which it cannot wait.
             ClosedError: the handle was closed.
             UnavailableError: the store is gone.
         """
         turn = self._turn
         if turn.epoch != fork_epoch():
             turn = self._enter_child()
-        deadline = None
-        if not turn.lock.acquire(blocking=False):
-            deadline = self._wait_for_thread(turn)
+        if turn.owner == get_ident():
+            raise Deadline(0).timed_out(self._place.url, "the writers' lock", "the write that this one interrupted")
         try:
-            if turn.fd < 0:
-                self._open(turn)
+            deadline = None if turn.lock.acquire(blocking=False) else self._wait_for_thread(turn)
             try:
-                flock(turn.fd, _TRY)
-            except BlockingIOError:
-                self._wait_for_flock(turn.fd, deadline or Deadline(self._place.timeout_s))
-            turn.index.acquire()
-        except BaseException:
-            self._leave(turn)
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        turn = self._turn
-        turn.index.release()
-        flock(turn.fd, LOCK_UN)
-        turn.lock.release()
+                turn.owner = get_ident()
+                if turn.fd < 0:
+                    self._open(turn)
+                try:
+                    flock(turn.fd, _TRY)
+                except BlockingIOError:
+                    self._wait_for_flock(turn.fd, deadline or Deadline(self._place.timeout_s))
+                with turn.index:
+                    return body()
+            finally:
+                # Of these lines none calls anything before the flock is free.
+                turn.owner = 0
+                if turn.fd >= 0:
+                    flock(turn.fd, LOCK_UN)  # no harm if we did not get it
+                if turn.is_ending:
+                    self._drop(turn)
+        finally:
+            try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import
+                turn.lock.release()
+            except RuntimeError:
+                pass  # it was never ours
 
     def index(self) -> RLock:
         """Return the lock of the handle's index, for readers that catch up."""
@@ -115,6 +129,9 @@ class WriterLock:
         turn = self._turn
         if turn.epoch != fork_epoch():
             turn = self._enter_child()
+        if turn.owner == get_ident():
+            turn.is_ending = True  # by a signal handler that interrupted the thread inside
+            return
         with turn.lock:
             self._drop(turn)
 
@@ -147,11 +164,6 @@ class WriterLock:
         if fd >= 0:
             keep_on_fork(fd)
             os.close(fd)
-
-    def _leave(self, turn: _Turn) -> None:
-        if turn.fd >= 0:
-            flock(turn.fd, LOCK_UN)  # no harm if we did not get it
-        turn.lock.release()
 
     # --- Waiting --------------------------------------------------------------
 

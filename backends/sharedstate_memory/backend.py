@@ -7,10 +7,16 @@ nobody can change, are kept as they are; containers are kept encoded.
 Thread safety: every method, from any thread.  Reads of one key take no lock: an
 entry is one tuple, replaced and never changed.
 
-Invariants, with `_lock` held:
+Invariants, with `lock` held:
     M1  every stored generation is at most `last`
     M2  `last` only grows, so a deleted key never reuses a generation
-    M3  an entry that is visible is complete
+    M3  an entry that is visible is complete, and so is a transaction: its
+        entries appear by one call of C
+    M4  a signal handler, or a finalizer that the garbage collector runs, may
+        write while its own thread is inside: the lock is re-entrant, and each
+        write looks whether `last` has moved since it began, and then begins
+        anew.  From that look to the last change no Python code is called, so
+        no such code can come in between
 Fork: hooks hold every lock across it, so the child's copy is whole.
 """
 
@@ -18,13 +24,12 @@ from __future__ import annotations
 
 import os
 import time
-from _thread import LockType, allocate_lock
+from _thread import TIMEOUT_MAX, LockType, RLock, allocate_lock
 
 from sharedstate.backend import Backend, Deadline, Lock, add_numbers, check_ttl
 from sharedstate.errors import ClosedError, ConflictError, CorruptError, UnavailableError
 from sharedstate.model import (
     ABSENT,
-    DELETE,
     Capabilities,
     Clock,
     Durability,
@@ -54,6 +59,7 @@ CAPABILITIES: Final = Capabilities(
 
 _CONTAINERS: Final = frozenset({list, tuple, dict})
 _PURGE_AFTER: Final = 1000
+_GONE: Final = (None, False, 0.0)  # for a delete, what `_prepare` is for a put
 
 
 if TYPE_CHECKING:
@@ -77,7 +83,7 @@ class _Table:
     """One store of this interpreter: what all its handles share."""
 
     def __init__(self) -> None:
-        self.lock = allocate_lock()
+        self.lock = RLock()
         self.entries: dict[str, _Stored] = {}  # guarded by lock; single reads need none
         self.last = ABSENT  # guarded by lock; the newest generation, also of deletes
         self.expiring = 0  # guarded by lock; entries with a deadline written since the last purge
@@ -87,22 +93,30 @@ class _Table:
 
     def wake_locked(self) -> None:
         """Let every waiter look again."""
-        for waiter in self.waiters:
-            waiter.release()
-        self.waiters.clear()
+        while self.waiters:
+            self.waiters.pop().release()
 
     def purge_locked(self) -> None:
         """Drop expired entries, once enough were written to pay for the walk."""
         if self.expiring < max(_PURGE_AFTER, len(self.entries) // 2):
             return
-        now = _now()
-        for key in [key for key, stored in self.entries.items() if _is_past(stored, now)]:
-            del self.entries[key]
         self.expiring = 0
+        now = _now()
+        for key, stored in self.entries.copy().items():
+            if _is_past(stored, now):
+                self.drop_locked(key, stored)
+
+    def drop_locked(self, key: str, stored: _Stored) -> None:
+        """Forget an entry that is absent by its deadline, unless another one has taken its place (M4)."""
+        try:
+            if self.entries[key] is stored:
+                del self.entries[key]
+        except KeyError:
+            pass
 
 
 _tables: dict[str, _Table] = {}  # guarded by _tables_lock
-_tables_lock = allocate_lock()
+_tables_lock = RLock()  # a finalizer may open a store
 
 
 def _before_fork() -> None:
@@ -224,8 +238,8 @@ class MemoryBackend(Backend):
         """Return the keys that start with `prefix`."""
         table, now = self._open_table(), _now()
         with table.lock:
-            entries = table.entries.items()
-            return [key for key, stored in entries if key.startswith(prefix) and not _is_past(stored, now)]
+            entries = table.entries.copy()
+        return [key for key, stored in entries.items() if key.startswith(prefix) and not _is_past(stored, now)]
 
     # --- Writing ------------------------------------------------------------
 
@@ -235,17 +249,19 @@ class MemoryBackend(Backend):
         table = self._open_table()
         kept, is_encoded = _pack(value)
         expires_at = None if ttl_s is None else _deadline(ttl_s)
-        table.lock.acquire()
-        try:
-            table.last = generation = table.last + 1
-            table.entries[key] = (kept, is_encoded, generation, expires_at)
+        with table.lock:  # and not acquire(), after which an exception of a signal handler would leave it held
+            while True:
+                generation = table.last + 1
+                stored = (kept, is_encoded, generation, expires_at)
+                if generation > table.last:  # M4
+                    break
+            table.last = generation
+            table.entries[key] = stored
             if expires_at is not None:
                 table.expiring += 1
                 table.purge_locked()
             if table.waiters:
                 table.wake_locked()
-        finally:
-            table.lock.release()
 
     def increment(
         self, key: str, by: int | float = 1, initial: int | float = 0, ttl_s: float | None = None
@@ -255,13 +271,18 @@ class MemoryBackend(Backend):
         table = self._open_table()
         created_until = None if ttl_s is None else _deadline(ttl_s)
         with table.lock:
-            stored = table.entries.get(key)
-            if stored is None or _is_past(stored, _now()):
-                total, expires_at = add_numbers(key, initial, by), created_until
-            else:
-                total, expires_at = add_numbers(key, _entry(stored).value, by), stored[3]
-            table.last += 1
-            table.entries[key] = (total, False, table.last, expires_at)
+            while True:
+                generation = table.last + 1
+                stored = table.entries.get(key)
+                if stored is None or _is_past(stored, _now()):
+                    total, expires_at = add_numbers(key, initial, by), created_until
+                else:
+                    total, expires_at = add_numbers(key, _entry(stored).value, by), stored[3]
+                counted = (total, False, generation, expires_at)
+                if generation > table.last:  # M4
+                    break
+            table.last = generation
+            table.entries[key] = counted
             if stored is None and expires_at is not None:
                 table.expiring += 1
                 table.purge_locked()
@@ -273,10 +294,15 @@ class MemoryBackend(Backend):
         check_key(key)
         table = self._open_table()
         with table.lock:
-            stored = table.entries.pop(key, None)
-            if stored is None or _is_past(stored, _now()):
-                return None
-            table.last += 1
+            while True:
+                generation = table.last + 1
+                stored = table.entries.get(key)
+                if stored is None or _is_past(stored, _now()):
+                    return None
+                if generation > table.last:  # M4
+                    break
+            table.last = generation
+            del table.entries[key]
             table.wake_locked()
         return _entry(stored)
 
@@ -286,12 +312,17 @@ class MemoryBackend(Backend):
         expires_at = None if ttl_s is None else _deadline(ttl_s)
         table = self._open_table()
         with table.lock:
-            stored = table.entries.get(key)
-            if stored is None or _is_past(stored, _now()):
-                return False
-            table.entries[key] = (*stored[:3], expires_at)
+            while True:
+                moved = table.last + 1  # who waits for its expiry must look again
+                stored = table.entries.get(key)
+                if stored is None or _is_past(stored, _now()):
+                    return False
+                touched = (*stored[:3], expires_at)
+                if moved > table.last:  # M4
+                    break
+            table.last = moved
+            table.entries[key] = touched
             table.expiring += expires_at is not None
-            table.last += 1  # who waits for its expiry must look again
             table.wake_locked()
             return True
 
@@ -301,33 +332,40 @@ class MemoryBackend(Backend):
             check_key(key)
         packed = {key: _prepare(write) for key, write in writes.items() if isinstance(write, Put)}
         table = self._open_table()
-        generations: dict[str, int] = {}
         with table.lock:
-            now = _now()
-            for key, generation in expected.items():
-                stored = table.entries.get(key)
-                found = ABSENT if stored is None or _is_past(stored, now) else stored[2]
-                if found != generation:
-                    raise ConflictError(key=key, expected=generation, found=found)
-            for key, write in writes.items():
-                table.last += 1
-                if write is DELETE:
-                    table.entries.pop(key, None)
-                    generations[key] = ABSENT
+            while True:
+                before, now = table.last, _now()
+                for key, generation in expected.items():
+                    stored = table.entries.get(key)
+                    found = ABSENT if stored is None or _is_past(stored, now) else stored[2]
+                    if found != generation:
+                        raise ConflictError(key=key, expected=generation, found=found)
+                # A delete is a write of what has expired: so all appears at once (M3).
+                changes: dict[str, _Stored] = {}
+                for generation, key in enumerate(writes, before + 1):
+                    value, is_encoded, expires_at = packed.get(key, _GONE)
+                    changes[key] = (value, is_encoded, generation, expires_at)
+                after = before + len(changes)
+                if table.last == before:  # M4
+                    break
+            table.last = after
+            table.entries.update(changes)
+            for key, stored in changes.items():
+                if key in packed:
+                    table.expiring += stored[3] is not None
                 else:
-                    value, is_encoded, expires_at = packed[key]
-                    table.entries[key] = (value, is_encoded, table.last, expires_at)
-                    generations[key] = table.last
-                    table.expiring += expires_at is not None
+                    table.drop_locked(key, stored)
             table.purge_locked()
             table.wake_locked()
-        return generations
+        return {key: stored[2] if key in packed else ABSENT for key, stored in changes.items()}
 
     # --- Waiting and locks --------------------------------------------------
 
     def change_token(self) -> int:
         """Return the number of the newest change: a generation, a removal or a new deadline."""
-        return self._open_table().last
+        table = self._open_table()
+        with table.lock:  # so that it never tells of a write before that can be read
+            return table.last
 
     def wait(self, token: int, timeout_s: float | None = None) -> bool:
         """Wait until a write moved the token on."""
@@ -337,7 +375,7 @@ class MemoryBackend(Backend):
             if table.last != token:
                 return True
             table.waiters.append(waiter)
-        waiter.acquire(timeout=-1 if timeout_s is None else timeout_s)
+        waiter.acquire(timeout=Deadline(timeout_s).remaining_s(TIMEOUT_MAX))
         with table.lock:
             if waiter in table.waiters:
                 table.waiters.remove(waiter)
@@ -364,19 +402,20 @@ class MemoryBackend(Backend):
         """Return the number of entries and the encoded bytes of their values."""
         table = self._open_table()
         with table.lock:
-            stored = list(table.entries.values())
-        size = sum(len(value) if is_encoded else len(encode(value)) for value, is_encoded, _, _ in stored)
+            stored = table.entries.copy()
+        size = sum(len(value) if is_encoded else len(encode(value)) for value, is_encoded, _, _ in stored.values())
         return {"entries": self.count(), "bytes": size, "capacity_bytes": 0, "generation": table.last}
 
     def check(self) -> None:
         """Verify M1, and that every container decodes."""
         table = self._open_table()
         with table.lock:
-            for key, (value, is_encoded, generation, _) in table.entries.items():
-                if not ABSENT < generation <= table.last:
-                    raise CorruptError(url=self.url, reason=f"M1: {key!r} is at generation {generation}")
-                if is_encoded:
-                    decode(value)
+            entries, last = table.entries.copy(), table.last
+        for key, (value, is_encoded, generation, _) in entries.items():
+            if not ABSENT < generation <= last:
+                raise CorruptError(url=self.url, reason=f"M1: {key!r} is at generation {generation}")
+            if is_encoded:
+                decode(value)
 
     def close(self) -> None:
         """Let go of the table, which stays until the interpreter ends."""
@@ -410,13 +449,16 @@ class MemoryLock(Lock):
 
     def _seize(self, deadline: Deadline) -> int:
         lock, mutex = self._mutex.lock, self._mutex
-        acquired = lock.acquire() if deadline.timeout_s is None else lock.acquire(timeout=deadline.remaining_s(3600.0))
-        if not acquired:
+        if not lock.acquire(timeout=deadline.remaining_s(TIMEOUT_MAX)):
             raise deadline.timed_out(self.url, f"lock {self.name!r}", str(mutex.record.owner) if mutex.record else "")
-        now_s = time.time()
-        token = max(mutex.record.token + 1 if mutex.record else 1, int(now_s * 1e6))
-        mutex.record = LockRecord(self.name, True, token, Owner.current(), now_s)
         self._held = lock
+        try:
+            now_s = time.time()
+            token = max(mutex.record.token + 1 if mutex.record else 1, int(now_s * 1e6))
+            mutex.record = LockRecord(self.name, True, token, Owner.current(), now_s)
+        except BaseException:
+            self._free()
+            raise
         return token
 
     def _free(self) -> None:

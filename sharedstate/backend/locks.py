@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import os
 import time
-from _thread import allocate_lock, get_ident
+from _thread import TIMEOUT_MAX, RLock
+from _thread import _local as thread_local  # pyright: ignore[reportPrivateUsage]  threading is not imported here
 from abc import ABC, abstractmethod
 from errno import ENOSPC
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
@@ -54,8 +55,10 @@ class Lock(ABC):
         self.url = url
         self.name = name
         self.timeout_s = timeout_s
-        self._turn = allocate_lock()  # held by the thread that holds, or waits first for, the lock
-        self._holder: int | None = None  # guarded by _turn; ident of the holding thread
+        # Held by the thread that holds, or waits first for, the lock.  Re-entrant
+        # only because such a lock knows whether it is ours to release.
+        self._turn = RLock()
+        self._holder: object = None  # guarded by _turn; what `_this_thread` says in the holding thread
         self._token = 0  # guarded by _turn
         self._epoch = fork_epoch()
 
@@ -90,17 +93,19 @@ class Lock(ABC):
             LockOwnershipError: this thread holds it already.
         """
         self._enter_child()
-        if self._holder == get_ident():
+        me = _this_thread()
+        if self._holder is me:
             raise LockOwnershipError(name=self.name, reason="this thread holds it already; it is not re-entrant")
         deadline = Deadline(self.timeout_s if timeout_s is MISSING else timeout_s)
-        if not self._take_turn(deadline):
-            raise deadline.timed_out(self.url, f"lock {self.name!r}", "another thread through the same Lock object")
+        # An exception out of a signal handler may come at any call here: it
+        # leaves the lock either held, and known to be, or free.
         try:
+            self._take_turn(deadline)
             self._token = self._seize(deadline)
+            self._holder = me
         except BaseException:
-            self._turn.release()
+            self._end_turn()
             raise
-        self._holder = get_ident()
         return self._token
 
     def try_acquire(self) -> bool:
@@ -124,7 +129,7 @@ class Lock(ABC):
         try:
             self._free()
         finally:
-            self._turn.release()
+            self._end_turn()
         if loss is not None:
             raise LockLostError(name=self.name, reason=loss)
 
@@ -148,7 +153,7 @@ class Lock(ABC):
 
     def is_held(self) -> bool:
         """Return whether the calling thread holds the lock through this object."""
-        return self._epoch == fork_epoch() and self._holder == get_ident()
+        return self._epoch == fork_epoch() and self._holder is _this_thread()
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -164,28 +169,45 @@ class Lock(ABC):
 
     # --- Threads and forks --------------------------------------------------
 
-    def _take_turn(self, deadline: Deadline) -> bool:
-        if deadline.timeout_s is None:
-            return self._turn.acquire()
-        return self._turn.acquire(timeout=deadline.remaining_s(3600.0))
+    def _take_turn(self, deadline: Deadline) -> None:
+        if not self._turn.acquire(timeout=deadline.remaining_s(TIMEOUT_MAX)):
+            raise deadline.timed_out(self.url, f"lock {self.name!r}", "another thread through the same Lock object")
+
+    def _end_turn(self) -> None:
+        try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import
+            self._turn.release()
+        except RuntimeError:
+            pass  # it was never ours
 
     def _require_holder(self) -> None:
         if self._epoch != fork_epoch():
-            held = self._holder == get_ident()
+            held = self._holder is _this_thread()
             self._enter_child()
             if held:
                 raise LockLostError(name=self.name, reason="it belongs to the parent of this forked process")
         if self._holder is None:
             raise LockOwnershipError(name=self.name, reason="nobody holds it through this object")
-        if self._holder != get_ident():
+        if self._holder is not _this_thread():
             raise LockOwnershipError(name=self.name, reason="another thread holds it")
 
     def _enter_child(self) -> None:
         if self._epoch != fork_epoch():
-            self._turn = allocate_lock()  # the old one may be held by a thread that is not here
+            self._turn = RLock()  # the old one may be held by a thread that is not here
             self._holder = None
             self._forget()
             self._epoch = fork_epoch()
+
+
+_threads = thread_local()
+
+
+def _this_thread() -> object:
+    """Return what no other thread is told, ever: the idents of the dead are given to new ones."""
+    try:
+        return _threads.identity
+    except AttributeError:
+        _threads.identity = identity = object()
+        return identity
 
 
 _HELD: Final = "+"
@@ -265,6 +287,7 @@ class LockDirectory:
                 flock(fd, LOCK_SH | LOCK_NB)
             except BlockingIOError:
                 return record
+            flock(fd, LOCK_UN)  # before a fork at the lines below could inherit it
             return record._replace(held=False)
         finally:
             keep_on_fork(fd)
@@ -309,6 +332,8 @@ class FileLock(Lock):
         return self._path
 
     def _seize(self, deadline: Deadline) -> int:
+        if self._fd >= 0 and self._holder is None:
+            self._free()  # an exception out of a signal handler ended the release before
         while True:
             fd = open_unshared(lambda: self._directory.open(self._path))
             try:
@@ -318,6 +343,7 @@ class FileLock(Lock):
                     self._fd = fd
                     return token
             except BaseException:
+                flock(fd, LOCK_UN)  # before a fork at the lines below could inherit it
                 self._close(fd)
                 raise
             self._close(fd)  # removed while we waited: the lock is another file now

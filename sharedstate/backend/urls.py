@@ -120,7 +120,7 @@ class StoreUrl:
                 bare = target.removeprefix("//")
                 advice = f"Write {self.scheme}:{bare} for a relative path, {self.scheme}:///{bare} for an absolute one."
                 self.refuse("a host name stands where a path should begin", advice)
-            target = target.removeprefix("//")
+            target = f"/{target.lstrip('/')}"  # POSIX, and so abspath, would keep two slashes
         if not target or "\0" in target:
             self.refuse("a path is missing", f"Write for instance {self.scheme}:/var/lib/app/state.")
         return os.path.abspath(target)

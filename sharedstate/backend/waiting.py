@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from _thread import TIMEOUT_MAX
 
 from sharedstate.errors import LockTimeoutError, ValueTypeError
 from sharedstate.model import Clock
@@ -45,11 +46,21 @@ def check_ttl(ttl_s: float | None) -> None:
 
 
 class Deadline:
-    """A point on the monotonic clock, or never."""
+    """A point on the monotonic clock, or never.
+
+    Raises:
+        ValueTypeError: `timeout_s` is neither a number of seconds nor None.
+    """
 
     __slots__ = ("_at", "timeout_s")
 
     def __init__(self, timeout_s: float | None) -> None:
+        if timeout_s is not None:
+            if type(timeout_s) not in {int, float} or timeout_s != timeout_s:  # noqa: PLR0124  nan, without math
+                raise ValueTypeError(
+                    path="timeout_s", found=repr(timeout_s), advice="Give seconds (0 tries once), or None for ever."
+                )
+            timeout_s = min(max(timeout_s, 0), TIMEOUT_MAX)  # three centuries; no float overflows
         self.timeout_s = timeout_s
         self._at = None if timeout_s is None else time.monotonic() + timeout_s
 

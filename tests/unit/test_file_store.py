@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,13 +24,16 @@ from sharedstate import (
     UnavailableError,
     UrlError,
 )
-from sharedstate_file import compaction
+from sharedstate.testing.conformance.support import interrupt
+from sharedstate_file import compaction, handle
 from sharedstate_file.head import length_of, next_number, number_of, word_of
 from sharedstate_file.place import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from sharedstate_file.writers import WriterLock
 
 
 @pytest.fixture
@@ -53,6 +57,25 @@ def in_child(body: Callable[[], Any]) -> str:
         answer = pipe.read()
     os.waitpid(pid, 0)
     return answer
+
+
+@contextmanager
+def somebody_inside(writers: WriterLock) -> Iterator[None]:
+    """Have another thread stay in the writers' section meanwhile."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        entered.set()
+        leave.wait()
+
+    thread = threading.Thread(target=lambda: writers.run(stay))
+    thread.start()
+    entered.wait()
+    try:
+        yield
+    finally:
+        leave.set()
+        thread.join()
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -336,7 +359,7 @@ def test_portalocker_and_the_writers_exclude_one_another(tmp_path: Path) -> None
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         store["k"] = 2
-    with store._backend._writers:
+    with somebody_inside(store._backend._writers):
         inside = run_python(attempt, path).stdout.strip()
     outside = run_python(attempt, path).stdout.strip()
 
@@ -350,7 +373,7 @@ def test_reads_go_on_while_a_writer_stands_still(tmp_path: Path) -> None:
     store, other = sharedstate.open(url), sharedstate.open(url)
     other["k"] = 1
 
-    with other._backend._writers:
+    with somebody_inside(other._backend._writers):
         assert store["k"] == 1
         assert sharedstate.open(url)["k"] == 1
         with pytest.raises(LockTimeoutError):
@@ -371,7 +394,7 @@ def test_thread_waits_for_a_thread_of_the_same_handle(tmp_path: Path) -> None:
         except LockTimeoutError as error:
             outcome.append(error.holder)
 
-    with store._backend._writers:
+    with somebody_inside(store._backend._writers):
         thread = threading.Thread(target=write)
         thread.start()
         thread.join()
@@ -426,7 +449,7 @@ def test_child_takes_its_own_turn(tmp_path: Path) -> None:
     store = sharedstate.open(f"file:{tmp_path}/store?timeout=0.05")
     store["k"] = 0
 
-    with store._backend._writers:
+    with somebody_inside(store._backend._writers):
         assert in_child(lambda: store.set("k", 1)) == "LockTimeoutError"
         assert in_child(lambda: store["k"]) == "0"
     assert in_child(lambda: store.increment("k")) == "1"
@@ -459,14 +482,16 @@ def test_child_does_not_keep_its_dead_parents_turn(tmp_path: Path) -> None:
     parent = os.fork()
     if parent == 0:
         own = sharedstate.open(url)
-        with own._backend._writers:
-            child = os.fork()
-            if child == 0:
+
+        def fork_and_stay() -> None:
+            if os.fork() == 0:
                 os.close(gate_writer)
                 os.read(gate_reader, 1)
                 os._exit(0)
             os.write(writer, b"!")
             signal.pause()
+
+        own._backend._writers.run(fork_and_stay)
     os.read(reader, 1)
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
@@ -609,9 +634,9 @@ def test_large_values_stay_in_the_log_and_come_back_whole(url: str, monkeypatch:
         store["filler"] = str(number) * 100_000
 
     expected = {**values, **{key + "2": value for key, value in values.items()}}
-    for handle in (store, other, sharedstate.open(url)):
-        assert {key: value for key, value in handle.items() if key != "filler"} == expected
-        handle.check()
+    for opened in (store, other, sharedstate.open(url)):
+        assert {key: value for key, value in opened.items() if key != "filler"} == expected
+        opened.check()
     assert held is not None
     assert held.value == values["b"]
     assert store.stats()["compactions"]
@@ -737,3 +762,139 @@ def test_light_to_import(tmp_path: Path) -> None:
     )
 
     assert answer.stdout == "[]\n", answer.stderr
+
+
+# --- Interruptions ------------------------------------------------------------------
+
+
+def test_write_that_is_interrupted_leaves_nothing_held(tmp_path: Path) -> None:
+    """W3: whichever line of a write an exception of a signal handler hits, the next write goes on at once."""
+    store = sharedstate.open(f"file:{tmp_path}/store?timeout=0.5")
+
+    interrupt(lambda: store.set("k", 1), times=500)
+
+    store["k"] = "in the end"
+    store.check()
+    assert sharedstate.open(store.url)["k"] == "in the end"
+
+
+@pytest.mark.parametrize("point", ["draft written", "draft renamed", "old log ended"])
+def test_compaction_that_is_interrupted_costs_nothing(url: str, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+    """After KeyboardInterrupt amid a compaction the store goes on, for this handle and for the next."""
+
+    def interrupt_there(reached: str) -> None:
+        if reached == point:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(compaction, "FLOOR_BYTES", 1000)
+    store = sharedstate.open(url)
+    with monkeypatch.context() as patched:
+        patched.setattr(compaction, "reached", interrupt_there)
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012  at whichever write compacts
+            for i in range(1000):
+                store["k"] = i
+    last = store["k"]
+
+    store["other"] = 1
+
+    store.check()
+    assert dict(sharedstate.open(url)) == {"k": last, "other": 1}
+
+
+@pytest.mark.parametrize("frame", [1, 2, 3])
+def test_catching_up_that_is_interrupted_goes_on_where_it_was(
+    url: str, monkeypatch: pytest.MonkeyPatch, frame: int
+) -> None:
+    """B2: no frame is applied after a later one was, since a touch cannot be once its key is deleted."""
+    store, other = sharedstate.open(url), sharedstate.open(url)
+    store["k"] = 1
+    assert other["k"] == 1
+    store.touch("k", 1000)
+    del store["k"]
+    store["last"] = 1
+    apply = handle.apply
+    calls: list[Any] = []
+
+    def interrupt_there(*arguments: Any) -> None:
+        apply(*arguments)
+        calls.append(arguments)
+        if len(calls) == frame:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(handle, "apply", interrupt_there)
+    with pytest.raises(KeyboardInterrupt):
+        other.get("k")
+
+    assert dict(other) == {"last": 1}
+    other.check()
+
+
+@pytest.mark.parametrize("frame", [1, 2, 3])
+def test_read_amid_a_catch_up_of_its_own_thread_reads_the_newest(
+    url: str, monkeypatch: pytest.MonkeyPatch, frame: int
+) -> None:
+    """B4: a finalizer or signal handler gets the newest value, and what comes after it none that is older."""
+    store, other = sharedstate.open(url), sharedstate.open(url)
+    store["k"] = 0
+    assert other["k"] == 0
+    for i in (1, 2, 3):
+        store["k"] = i
+    apply = handle.apply
+    calls: list[Any] = []
+    seen: list[Any] = []
+
+    def read_there(*arguments: Any) -> None:
+        calls.append(arguments)
+        ours = len(calls)
+        if ours == frame:
+            seen.append(other["k"])
+        apply(*arguments)
+        if seen:
+            seen.append(other["k"])
+
+    monkeypatch.setattr(handle, "apply", read_there)
+    seen.append(other["k"])
+
+    assert set(seen) == {3}
+    other.check()
+
+
+def test_write_amid_a_write_of_its_own_thread_is_refused_at_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finalizer or signal handler cannot wait for the thread that it interrupted; and may close the handle."""
+    store = sharedstate.open(url)
+    append = handle.Log.append
+    caught: list[LockTimeoutError] = []
+
+    def write_there(log: Any, payload: bytes, end: int) -> int:
+        with pytest.raises(LockTimeoutError, match="that this one interrupted") as refused:
+            store["nested"] = 1
+        caught.append(refused.value)
+        store.close()
+        return append(log, payload, end)
+
+    monkeypatch.setattr(handle.Log, "append", write_there)
+    store["k"] = 1
+
+    assert [error.timeout_s for error in caught] == [0]
+    with pytest.raises(ClosedError):
+        store["k"] = 2
+    monkeypatch.undo()
+    again = sharedstate.open(url)
+    again["k"] += 1
+    assert dict(again) == {"k": 2}
+
+
+def test_read_in_another_thread_learns_of_the_close(url: str) -> None:
+    """A read that had found its word when the handle was closed says so; it does not call the key absent."""
+    store = sharedstate.open(url)
+    store["k"] = 1
+    backend = store._backend
+    words = backend._words
+    store.close()
+    backend._words = words  # as a thread had them that was held up between two lines
+
+    for verb in (backend.get, backend.read):
+        with pytest.raises(ClosedError):
+            verb("k")
+    with pytest.raises(ClosedError):
+        backend.keys()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sharedstate.backend import LockDirectory
+from sharedstate.backend import Deadline, LockDirectory
 from sharedstate.errors import (
     CapacityError,
     CorruptError,
@@ -21,8 +21,10 @@ from sharedstate.errors import (
     LockOwnershipError,
     LockTimeoutError,
     StoreAccessError,
+    ValueTypeError,
 )
 from sharedstate.probe.interpreters import ISOLATED, LEGACY, reason_unavailable, run_in_interpreter
+from sharedstate.testing.conformance.support import interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,6 +214,64 @@ def test_only_the_owner_releases(locks: LockDirectory) -> None:
     release()
 
     assert caught == [LockOwnershipError] * 3
+
+
+def test_no_later_thread_passes_for_a_dead_holder(locks: LockDirectory) -> None:
+    """The system gives a dead thread's ident to new ones; none of them holds, or can release, what it held."""
+    lock = locks.lock("n")
+    answers: set[str] = set()
+
+    def claim() -> None:
+        try:
+            lock.release()
+        except LockOwnershipError:
+            answers.add(f"refused, is_held {lock.is_held()}")
+        else:
+            answers.add("released")
+
+    for body in (lock.acquire, *[claim] * 20):
+        thread = threading.Thread(target=body)
+        thread.start()
+        thread.join()
+
+    assert answers == {"refused, is_held False"}
+    assert try_in_thread(locks, "n") == "False"
+
+
+@pytest.mark.parametrize("timeout_s", [float("nan"), "1", True])
+def test_timeout_is_a_number_of_seconds(locks: LockDirectory, timeout_s: Any) -> None:
+    """What is none is refused before anything is taken, not misread."""
+    with pytest.raises(ValueTypeError, match="timeout_s"):
+        locks.lock("n").acquire(timeout_s)
+
+    assert locks.lock("n").try_acquire()
+
+
+@pytest.mark.parametrize("timeout_s", [float("inf"), 1e300, 10**400])
+def test_long_timeouts_are_as_long_as_they_say(locks: LockDirectory, timeout_s: float) -> None:
+    """No limit of the system's clocks overflows or cuts them short."""
+    with locks.lock("n", timeout_s):
+        assert Deadline(timeout_s).remaining_s(1e9) == 1e9
+    for negative in (-1, -float("inf"), -(10**400)):
+        assert locks.lock("n").acquire(negative)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of open()
+def test_interrupted_acquire_or_release_keeps_nothing_for_ever(locks: LockDirectory) -> None:
+    """Whichever line an exception of a signal handler hits, the object can be released, or acquired, afterwards."""
+    lock = locks.lock("n", timeout_s=1)
+
+    def turn() -> None:
+        if not lock.is_held():
+            lock.acquire()
+        lock.release()
+
+    interrupt(turn, times=500)
+
+    turn()
+    assert try_in_thread(locks, "n") == "True"
+    with lock:
+        assert try_in_thread(locks, "n") == "False"
 
 
 def test_not_re_entrant(locks: LockDirectory) -> None:

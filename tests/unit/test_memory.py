@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import gc
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -10,7 +13,8 @@ import pytest
 import sharedstate
 import sharedstate_memory
 from sharedstate import CorruptError, registry
-from sharedstate.testing.conformance.support import fork_and_run, until
+from sharedstate.model import DELETE, Put
+from sharedstate.testing.conformance.support import fork_and_run, interrupt, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,3 +129,99 @@ def test_child_of_a_fork_has_a_copy(url: str) -> None:
             assert fork_and_run(be_child)() == ([1, 2], True)
             assert not store.lock("l").try_acquire()
         assert store["k"] == [1]
+
+
+# --- Signal handlers and finalizers (M4) ----------------------------------------------
+
+
+VERBS: dict[str, Any] = {
+    "set": lambda backend: backend.set("k", "outer", 1000),
+    "increment": lambda backend: backend.increment("n"),
+    "touch": lambda backend: backend.touch("k", 1000),
+    "take": lambda backend: backend.take("k"),
+    "commit": lambda backend: backend.commit({"k": Put("outer"), "other": DELETE}),
+    "keys": lambda backend: backend.keys(),
+    "stats": lambda backend: backend.stats(),
+    "lock": lambda backend: backend.lock("l"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_write_may_come_between_any_two_lines_of_its_own_threads_verb(backend: MemoryBackend, verb: str) -> None:
+    """As a signal handler's or a finalizer's: nothing hangs or is lost, and generations go on growing."""
+    hits = calls = due = 0
+
+    def trace(frame: Any, _event: str, _argument: Any) -> None:
+        nonlocal hits, calls
+        if not frame.f_code.co_filename.endswith("sharedstate_memory/backend.py"):
+            return
+        calls += 1  # Python runs handlers where a function begins, among other places
+        if calls == due:
+            sys.settrace(None)
+            before = backend.read("k")
+            backend.commit({"k": Put("inner")})
+            backend.increment("n")
+            hits += 1
+            after = backend.read("k")
+            assert after is not None
+            assert before is None or after.generation > before.generation
+
+    def body() -> None:
+        nonlocal calls, due
+        for due in range(1, 21):  # noqa: B007  read by trace
+            backend.set("k", "start")
+            calls = 0
+            sys.settrace(trace)
+            try:
+                VERBS[verb](backend)
+            finally:
+                sys.settrace(None)
+
+    thread = threading.Thread(target=body, daemon=True)
+    thread.start()
+    thread.join(timeout=20)
+
+    assert not thread.is_alive()
+    assert backend.get("n") == hits + (20 if verb == "increment" else 0)
+    backend.check()
+
+
+def test_finalizers_may_write(backend: MemoryBackend) -> None:
+    """Whenever the garbage collector runs one, also inside a write: every death is counted, and nothing hangs."""
+
+    class Mortal:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            backend.increment("deaths")
+
+    def live() -> None:
+        for i in range(3000):
+            Mortal()
+            backend.increment("births")
+            backend.set(f"k{i % 500}", i, 1e-6)
+
+    thresholds = gc.get_threshold()
+    gc.set_threshold(2)
+    try:
+        thread = threading.Thread(target=live, daemon=True)
+        thread.start()
+        thread.join(timeout=30)
+    finally:
+        gc.set_threshold(*thresholds)
+    assert not thread.is_alive()
+    gc.collect()
+
+    assert backend.get("births") == backend.get("deaths") == 3000
+
+
+def test_write_that_is_interrupted_leaves_nothing_held(backend: MemoryBackend) -> None:
+    """Whichever line of a write an exception of a signal handler hits, the next write of any thread goes on."""
+    interrupt(lambda: backend.set("k", 1), times=500)
+
+    thread = threading.Thread(target=backend.set, args=("k", 2), daemon=True)
+    thread.start()
+    thread.join(timeout=10)
+
+    assert backend.get("k") == 2

@@ -106,6 +106,7 @@ def test_default_name() -> None:
         ("file:rel/b", os.path.abspath("rel/b")),
         ("file:./b", os.path.abspath("b")),
         ("file:/a%3Fb", "/a?b"),
+        ("file:////a", "/a"),
     ],
 )
 def test_path(text: str, path: str) -> None:

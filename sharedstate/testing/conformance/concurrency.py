@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -126,6 +127,36 @@ class ConcurrencyClaims(Claims):
 
         assert [sum(each) for each in zip(*removed, strict=True)] == [1] * 40
         assert len(store) == 0
+
+    def test_nobody_reads_half_a_transaction(self, handles: list[Store]) -> None:
+        """Who has read what a transaction wrote to one key reads, from then on, what it wrote to the other one."""
+        writer, *readers = handles[:4]
+        with writer.transaction() as tx:
+            tx["a"] = tx["b"] = 0
+        writing = [writer]
+
+        def write() -> None:
+            for i in range(500):
+                with writer.transaction() as tx:
+                    tx["a"] = tx["b"] = i
+            writing.pop()
+
+        def read(handle: Store) -> list[Any]:
+            halves: list[Any] = []
+            while writing:
+                first, second = handle["a"], handle["b"]
+                if second < first:
+                    halves.append((first, second))
+            return halves
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)  # or a thread would get through most transactions undisturbed
+        try:
+            found = run_together(write, *(lambda h=handle: read(h) for handle in readers))
+        finally:
+            sys.setswitchinterval(interval)
+
+        assert found[1:] == [[]] * 3
 
     def test_reads_are_never_torn(self, store: Store, handles: list[Store]) -> None:
         """While half the threads overwrite a value by others of other sizes, the rest read only whole ones."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import select
+import signal
 import sys
 import threading
 import warnings
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from sharedstate.store import Store
 
-__all__ = ["PATIENCE_S", "SOON_S", "Claims", "fork_and_run", "run_together", "unchanged", "until"]
+__all__ = ["PATIENCE_S", "SOON_S", "Claims", "fork_and_run", "interrupt", "run_together", "unchanged", "until"]
 
 PATIENCE_S = 60.0
 """How long a claim waits for what must happen, on a loaded machine."""
@@ -119,6 +120,28 @@ def run_together(*bodies: Callable[[], Any]) -> list[Any]:
         raise failures[0]
     assert not any(thread.is_alive() for thread in threads), f"a thread still runs after {PATIENCE_S:g} s"
     return results
+
+
+def interrupt(body: Callable[[], Any], times: int) -> None:
+    """Call `body` again and again in the main thread while signals raise an exception in it, at any line."""
+
+    class Interruption(BaseException): ...
+
+    def handle(*_: Any) -> None:
+        raise Interruption
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        for i in range(times):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, (50 + i % 97) * 1e-6)
+                while True:
+                    body()
+            except Interruption:
+                pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def fork_and_run(body: Callable[[], Any]) -> Callable[[], Any]:
