@@ -30,7 +30,7 @@ import os, time
 import sharedstate
 store = sharedstate.open(url)
 increment = store.increment
-keys = [f"worker-{worker}:{index}" for index in range(64)]
+keys = [f"worker-{worker}:{index % each}" for index in range(64)]
 for key in keys:
     increment(key)
 os.write(output, b"64")
@@ -48,9 +48,10 @@ while command := os.read(input, 100):
     os.write(output, f"{done} {wall} {time.thread_time_ns() - cpu}".encode())
 store.close()
 """
-"""One worker, of any kind.  Its globals `url`, `worker`, `input` and `output` (descriptors) are set beforehand.
+"""One worker, of any kind.  Its globals `url`, `worker`, `each`, `input` and `output` (descriptors) are set
+beforehand.
 
-It opens, increments each of its 64 keys once and answers 64; then, for each
+It opens, increments its `each` keys 64 times in all and answers 64; then, for each
 `start duration` in seconds of the monotonic clock, increments its keys in turn
 and answers how often, with the nanoseconds of wall and of CPU that it took.
 """
@@ -96,12 +97,12 @@ def _run(interpreter: Any, source: str) -> None:
         raise RuntimeError(failure.formatted)
 
 
-def _run_workers(url: str, pipes: list[list[int]]) -> None:
+def _run_workers(url: str, each: int, pipes: list[list[int]]) -> None:
     threads: list[Thread] = []
     for worker, (commands, replies) in enumerate(pipes):
         interpreter = _interpreters.create()
         _interpreters.set___main___attrs(
-            interpreter, {"url": url, "worker": worker, "input": commands, "output": replies}
+            interpreter, {"url": url, "worker": worker, "each": each, "input": commands, "output": replies}
         )
         thread = Thread(target=_run_worker, args=(interpreter, replies))
         thread.start()

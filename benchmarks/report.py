@@ -110,18 +110,19 @@ def _cells(results: Results, workload: Workload, row: Row) -> tuple[str, ...]:
 
 
 def _print_scaling(results: Results, console: Console) -> None:
-    _print_heading(console, "scaling", "store.increment(k), each worker on 64 keys of its own, 2 workers / 1")
-    table = Table("backend", "workers")
+    _print_heading(console, "scaling", "store.increment(k), each worker on keys of its own, 2 workers / 1")
+    table = Table("backend", "workers", "keys each")
     failures: dict[str, str] = {}
     for heading in ("1, per second", "2, per second", "ratio of kept", "95 %", "of all", "kept", "lost updates"):
         table.add_column(heading, justify="right")
     for item in results.scaling:
         if item.failure:
-            failures[f"{item.backend}, {item.crew}"] = item.failure
+            failures[f"{item.backend}, {item.crew}, {item.keys} keys each"] = item.failure
             continue
         table.add_row(
             item.backend,
             item.crew,
+            str(item.keys),
             f"{item.one:,.0f}",
             f"{item.two:,.0f}",
             f"{item.ratio.median:.2f}" if item.ratio else "-",

@@ -34,9 +34,10 @@ __all__ = ["PARTS", "Choice", "Size", "run"]
 PARTS: Final = ("scaling", "light-open", "codec-isolated")
 """What is measured beside the workloads; `--only` knows them by these names."""
 
-SCALED: Final = {"shm": 4, "file": 1, "sqlite": 1}
-"""The backends that reach beyond one interpreter, and how many times as many
-triples may be tried until enough are undisturbed.  Writers of a file or a
+SCALED: Final = (("shm", 1, 4), ("shm", 64, 4), ("file", 64, 1), ("sqlite", 64, 1))
+"""The backends that reach beyond one interpreter, how many keys each worker has
+of its own, and how many times as many triples may be tried until enough are
+undisturbed.  Writers of a file or a
 database wait for one another, so more of theirs would be of no use."""
 
 _PATIENCE_S: Final = 60
@@ -273,20 +274,21 @@ class _Runner:
             self._results.light_open = measure_light_open(urls, self._size.light_rounds) + failed
 
     def _run_scaling(self) -> None:
-        for backend, tries in SCALED.items():
+        for backend, keys, tries in SCALED:
             if backend not in self._choice.backends:
                 continue
             for crew in CREWS:
-                self._tell(f"scaling {backend}, {crew}")
+                self._tell(f"scaling {backend}, {crew}, {keys} keys each")
                 with ExitStack() as stack:
-                    url, failure = self._make_store(stack, backend, f"scaling-{crew}")
+                    url, failure = self._make_store(stack, backend, f"scaling-{crew}-{keys}")
                     self._results.scaling.append(
-                        Scaling(backend, crew, failure=failure)
+                        Scaling(backend, crew, keys, failure=failure)
                         if failure
                         else measure_scaling(
                             backend,
                             url,
                             crew,
+                            keys,
                             triples=self._size.triples,
                             most=self._size.triples * tries,
                             duration_s=self._size.scaling_s,

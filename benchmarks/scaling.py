@@ -1,7 +1,9 @@
 """One worker against two: do writers of different keys hold one another up?
 
 Workers are isolated interpreters of one process, or processes; each opens its
-own handle by URL and increments 64 keys of its own.  Runs come in triples of
+own handle by URL and increments keys of its own: one, or 64, which shared
+memory spreads over all its stripes, so that the two then meet in its cache
+lines although they never meet in a key.  Runs come in triples of
 one, two and one worker, so that drift of the machine falls on both sides:
 
     ratio = throughput of two / mean throughput of the one before and after
@@ -78,6 +80,7 @@ class Scaling(NamedTuple):
     """What became of one backend with one kind of worker.
 
     Attributes:
+        keys: how many each worker has of its own.
         one: operations per second of one worker, median of the triples.
         two: of two together.
         ratio: of the undisturbed triples; None if there was none.
@@ -90,6 +93,7 @@ class Scaling(NamedTuple):
 
     backend: str
     crew: str
+    keys: int
     one: float = 0.0
     two: float = 0.0
     ratio: Interval | None = None
@@ -101,7 +105,15 @@ class Scaling(NamedTuple):
 
 
 def measure_scaling(
-    backend: str, url: str, crew: str, *, triples: int, most: int, duration_s: float, is_over: Callable[[], bool]
+    backend: str,
+    url: str,
+    crew: str,
+    keys: int,
+    *,
+    triples: int,
+    most: int,
+    duration_s: float,
+    is_over: Callable[[], bool],
 ) -> Scaling:
     """Measure one kind of worker on the store at `url`, which exists and which the caller removes.
 
@@ -109,14 +121,15 @@ def measure_scaling(
         backend: for the report.
         url: what each worker opens.
         crew: of `CREWS`.
+        keys: how many each worker has of its own, a divisor of 64.
         triples: how many to run, and how many undisturbed ones are enough.
         most: how many to run at the most, to get those.
         duration_s: of one run, a third of a triple.
         is_over: whether time is up; what is there must then do.
     """
     if crew == "interpreters" and not isolated.is_supported():
-        return Scaling(backend, crew, failure=isolated.why_unsupported())
-    team = _Team(url, crew)
+        return Scaling(backend, crew, keys, failure=isolated.why_unsupported())
+    team = _Team(url, crew, keys)
     try:
         team.start()
         runs: list[Triple] = []
@@ -125,22 +138,23 @@ def measure_scaling(
             first, second = team.run([0, 1], duration_s)
             runs.append(Triple(before, (first, second), team.run([0], duration_s)[0]))
     except (OSError, ValueError, RuntimeError) as error:
-        return Scaling(backend, crew, failure=f"{error} {team.last_words()}".strip())
+        return Scaling(backend, crew, keys, failure=f"{error} {team.last_words()}".strip())
     finally:
         team.dismiss()
-    return _sum_up(backend, crew, runs, team.done - _count(url))
+    return _sum_up(backend, crew, keys, runs, team.done - _count(url))
 
 
 def _wants_more(runs: list[Triple], triples: int, most: int) -> bool:
     return len(runs) < triples or (len(runs) < most and sum(triple.is_undisturbed() for triple in runs) < triples)
 
 
-def _sum_up(backend: str, crew: str, runs: list[Triple], lost: int) -> Scaling:
+def _sum_up(backend: str, crew: str, keys: int, runs: list[Triple], lost: int) -> Scaling:
     kept = [triple for triple in runs if triple.is_undisturbed()]
     shown = kept or runs
     return Scaling(
         backend,
         crew,
+        keys,
         one=median([triple.one() for triple in shown]),
         two=median([triple.two() for triple in shown]),
         ratio=_ratio(kept) if kept else None,
@@ -167,10 +181,11 @@ class _Team:
         done: increments that the workers have reported.
     """
 
-    def __init__(self, url: str, crew: str) -> None:
+    def __init__(self, url: str, crew: str, keys: int) -> None:
         self.done = 0
         self._url = url
         self._crew = crew
+        self._keys = keys
         self._children: list[subprocess.Popen[bytes]] = []
         self._commands: list[int] = []  # written by us, per worker
         self._replies: list[int] = []  # read by us, per worker
@@ -200,11 +215,17 @@ class _Team:
 
     def _spawn_workers(self, theirs: list[list[int]]) -> None:
         if self._crew == "interpreters":
-            job = json.dumps({"url": self._url, "pipes": theirs})
+            job = json.dumps({"url": self._url, "each": self._keys, "pipes": theirs})
             self._spawn(["-m", "benchmarks.isolated", "workers", job], [*theirs[0], *theirs[1]])
             return
         for worker, pipes in enumerate(theirs):
-            known: dict[str, Any] = {"url": self._url, "worker": worker, "input": pipes[0], "output": pipes[1]}
+            known: dict[str, Any] = {
+                "url": self._url,
+                "worker": worker,
+                "each": self._keys,
+                "input": pipes[0],
+                "output": pipes[1],
+            }
             self._spawn(["-c", f"globals().update({known!r})\n{isolated.WORKER}"], pipes)
 
     def _spawn(self, arguments: list[str], descriptors: list[int]) -> None:

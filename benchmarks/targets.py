@@ -87,9 +87,9 @@ def _codec_in_isolation(verb: str) -> Callable[[Results], Measured]:
     return lambda results: results.codec_isolated.get(verb)
 
 
-def _scaling(backend: str, crew: str) -> Callable[[Results], Measured]:
+def _scaling(backend: str, crew: str, keys: int) -> Callable[[Results], Measured]:
     return lambda results: next(
-        (item.ratio for item in results.scaling if (item.backend, item.crew) == (backend, crew)), None
+        (item.ratio for item in results.scaling if (item.backend, item.crew, item.keys) == (backend, crew, keys)), None
     )
 
 
@@ -127,7 +127,8 @@ TARGETS: Final = (
     # "As fast" with a tenth for the noise of two interpreters.
     Target("codec encode, isolated / main interpreter", _codec_in_isolation("encode"), 1.1),
     Target("codec decode, isolated / main interpreter", _codec_in_isolation("decode"), 1.1),
-    Target("shm, 2 isolated interpreters / 1", _scaling("shm", "interpreters"), 1.7, at_least=True),
+    Target("shm, 2 isolated interpreters / 1, a key each", _scaling("shm", "interpreters", 1), 1.7, at_least=True),
+    Target("shm, 2 isolated interpreters / 1, 64 keys each", _scaling("shm", "interpreters", 64), 1.7, at_least=True),
     Target("updates lost while scaling", _lost, 0.0),
     Target("fresh interpreter: open shm / json, struct, threading", _light_open("shm"), 1.5),
     Target("forbidden modules that open loaded", _forbidden, 0.0),

@@ -267,7 +267,8 @@ def test_targets_name_workloads_and_contestants_that_exist():
     assert {text for text, state in states.items() if state == "not measured"} == {
         "codec encode, isolated / main interpreter",
         "codec decode, isolated / main interpreter",
-        "shm, 2 isolated interpreters / 1",
+        "shm, 2 isolated interpreters / 1, a key each",
+        "shm, 2 isolated interpreters / 1, 64 keys each",
         "updates lost while scaling",
         "fresh interpreter: open shm / json, struct, threading",
         "forbidden modules that open loaded",
