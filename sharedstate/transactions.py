@@ -130,6 +130,10 @@ class Transaction:
             except ConflictError as conflict:
                 key = conflict.key[len(self._prefix) :]
                 raise ConflictError(key=key, expected=conflict.expected, found=conflict.found) from None
+        # Done: what follows in the block, and its end, begin anew.
+        self._writes.clear()
+        self._seen.clear()
+        self._kept.clear()
 
     def __enter__(self) -> Self:
         return self

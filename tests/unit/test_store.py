@@ -281,3 +281,14 @@ def test_broken_plugin_spoils_no_refusal(tmp_path: Path, monkeypatch: pytest.Mon
 
     with pytest.raises(sharedstate.ScopeError):
         sharedstate.open("memory:x", durability=Durability.DISK)
+
+
+def test_commit_inside_the_block_is_not_repeated_at_its_end() -> None:
+    """After tx.commit() the end of the block writes nothing again, whatever others wrote in between."""
+    with sharedstate.open("memory:commit-once") as store:
+        with store.transaction() as tx:
+            tx["k"] = "ours"
+            tx.commit()
+            store["k"] = "theirs"
+
+        assert store["k"] == "theirs"
