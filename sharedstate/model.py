@@ -120,9 +120,22 @@ Write = Put | Delete
 # --- Owners ------------------------------------------------------------------
 
 
+_constant: dict[str, Any] = {}  # what cannot change while this process lives, read once
+
+
 def boot_id() -> str:
     """Return the kernel's random id of this boot, or "" where there is none."""
-    return _read_text("/proc/sys/kernel/random/boot_id").strip()
+    if "boot" not in _constant:
+        _constant["boot"] = _read_text("/proc/sys/kernel/random/boot_id").strip()
+    boot: str = _constant["boot"]
+    return boot
+
+
+def _own_start_time(pid: int) -> int:
+    if _constant.get("pid") != pid:  # never read, or read by the parent of this forked process
+        _constant.update(pid=pid, started=process_start_time(pid))
+    started: int = _constant["started"]
+    return started
 
 
 def process_start_time(pid: int) -> int:
@@ -170,7 +183,7 @@ class Owner(NamedTuple):
         return cls(
             boot=boot_id(),
             pid=pid,
-            started=process_start_time(pid),
+            started=_own_start_time(pid),
             interpreter=interpreter_id(),
             thread=get_native_id(),
             token=os.urandom(8).hex(),
@@ -201,6 +214,22 @@ class LockRecord(NamedTuple):
     token: int
     owner: Owner
     acquired_at: float
+
+
+class Sharer(NamedTuple):
+    """One handle that has a store open just now, as it told of itself.
+
+    Attributes:
+        token: its name among the sharers; never used twice.
+        owner: who opened it.
+        since: when, in seconds since 1970.
+        facts: what else it said: server, incarnation and so on.
+    """
+
+    token: str
+    owner: Owner
+    since: float
+    facts: dict[str, Any]
 
 
 class Change(NamedTuple):

@@ -43,7 +43,9 @@ def open_store(
     except BaseException:
         backend.close()
         raise
-    return Store(backend)
+    store = Store(backend)
+    store.join()
+    return store
 
 
 def remove(url: str) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, M
 
 from sharedstate.backend.waiting import Backoff, Deadline
 from sharedstate.errors import ClosedError, ConflictError, KeyFormatError, ScopeError
-from sharedstate.model import ABSENT, MISSING, Capabilities, Change, Entry, LockRecord, Scope
+from sharedstate.membership import Membership
+from sharedstate.model import ABSENT, MISSING, Capabilities, Change, Entry, LockRecord, Scope, Sharer
 from sharedstate.transactions import Transaction, copy_value
 from sharedstate.views import Items, Selection, Values
 
@@ -30,6 +31,7 @@ _HOT: Final = (
     "compare_and_set",
     "delete",
     "delete_many",
+    "generation",
     "get",
     "get_many",
     "increment",
@@ -53,9 +55,10 @@ class Store(MutableMapping[str, "Any"]):
     interpreter or process opens its own by `url` (pickling a Store does that).
     """
 
-    def __init__(self, backend: Backend, prefix: str = "") -> None:
+    def __init__(self, backend: Backend, prefix: str = "", membership: Membership | None = None) -> None:
         self._backend = backend
         self._prefix = prefix
+        self._membership = membership or Membership(backend)
         if not prefix:
             self._bind(backend)
 
@@ -74,6 +77,10 @@ class Store(MutableMapping[str, "Any"]):
     def read(self, key: str) -> Entry | None:
         """Return value, generation and expiry of `key` as one consistent Entry, or None."""
         return self._backend.read(self._full(key))
+
+    def generation(self, key: str) -> int:
+        """Return the generation of `key`, `ABSENT` if it is absent or expired; cheaper than `read`."""
+        return self._backend.generation(self._full(key))
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of those of `keys` that are there.  Each is read atomically, not all at one instant."""
@@ -384,6 +391,26 @@ class Store(MutableMapping[str, "Any"]):
         records = [record for record in self._backend.locks() if record.name.startswith(self._prefix)]
         return [record._replace(name=record.name[len(self._prefix) :]) for record in records]
 
+    # --- Sharers ------------------------------------------------------------
+
+    def join(self) -> str:
+        """Take a place among the store's sharers, unless this handle has one, and return its token.
+
+        `sharedstate.open` does so.  The place is this handle's in this process:
+        a forked child gets another.  The kernel ends it when the process dies,
+        and `close` before that; who is not among the sharers any more never
+        comes back, so what it left behind may be taken over.
+        """
+        return self._membership.join()
+
+    def sharers(self) -> list[Sharer]:
+        """Return the handles that have this store open just now, in the order in which they came."""
+        return self._backend.sharers()
+
+    def is_present(self, token: str) -> bool:
+        """Return whether the sharer of that token is present; once False, it stays so."""
+        return self._backend.is_present(token)
+
     # --- Iterating ----------------------------------------------------------
 
     def __iter__(self) -> Iterator[str]:
@@ -421,7 +448,7 @@ class Store(MutableMapping[str, "Any"]):
         """
         if type(name) is not str or not name or _SEPARATOR in name:
             raise KeyFormatError(found=f"the namespace {name!r}; its name is a str without a colon")
-        return Store(self._backend, f"{self._prefix}{name}{_SEPARATOR}")
+        return Store(self._backend, f"{self._prefix}{name}{_SEPARATOR}", self._membership)
 
     @property
     def url(self) -> str:
@@ -451,6 +478,8 @@ class Store(MutableMapping[str, "Any"]):
         closed: Any = _ClosedBackend(backend.url, backend.capabilities)
         self._backend = closed
         self._bind(closed)
+        if not self._prefix:
+            self._membership.leave()
         backend.close()
 
     def __enter__(self) -> Self:
@@ -489,7 +518,9 @@ _LOOK_AT_PREFIX_S: Final = 10.0
 def _reopen(url: str, prefix: str) -> Store:
     from sharedstate.registry import connect
 
-    return Store(connect(url), prefix)
+    store = Store(connect(url), prefix)
+    store.join()
+    return store
 
 
 class _ClosedBackend:

@@ -15,7 +15,7 @@ import stat
 import time
 from time import time as _now
 
-from sharedstate.backend import Backend, StoreUrl, add_numbers, check_ttl, translate_os_error
+from sharedstate.backend import Backend, Presence, PresenceFiles, StoreUrl, add_numbers, check_ttl, translate_os_error
 from sharedstate.errors import (
     CapacityError,
     ConflictError,
@@ -35,6 +35,7 @@ from sharedstate.model import (
     LockRecord,
     Put,
     Scope,
+    Sharer,
     Write,
 )
 from sharedstate.values import check_key, encode
@@ -151,6 +152,7 @@ class FileBackend(Handle, Backend):
     def __init__(self, place: Place, writers: WriterLock, head: Head, is_synced: bool) -> None:
         super().__init__(place, writers, head, is_synced)
         self._locks = StoreLocks(place)
+        self._presences = PresenceFiles(self._locks)
 
     # --- Reading ------------------------------------------------------------
 
@@ -177,6 +179,14 @@ class FileBackend(Handle, Backend):
             self._catch_up()
         stored = self._live(key)
         return None if stored is None else entry_of(stored)
+
+    def generation(self, key: str) -> int:
+        """Return the generation of `key`, `ABSENT` if there is none."""
+        check_key(key)
+        if self._words[0] != self._seen:
+            self._catch_up()
+        stored = self._live(key)
+        return ABSENT if stored is None else stored[2]
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of those of `keys` that are there."""
@@ -376,6 +386,21 @@ class FileBackend(Handle, Backend):
         """Return what each lock says of itself."""
         self._catch_up()
         return self._locks.records()
+
+    def announce(self, facts: Mapping[str, Any]) -> Presence:
+        """Make the caller one of the sharers."""
+        self._catch_up()
+        return self._presences.announce(facts)
+
+    def sharers(self) -> list[Sharer]:
+        """Return those who are present now."""
+        self._catch_up()
+        return self._presences.sharers()
+
+    def is_present(self, token: str) -> bool:
+        """Return whether the sharer of that token is present."""
+        self._catch_up()
+        return self._presences.is_present(token)
 
     def stats(self) -> dict[str, int | float | str]:
         """Return the number of entries, their encoded bytes, and how the log stands."""

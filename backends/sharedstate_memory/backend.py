@@ -26,7 +26,7 @@ import os
 import time
 from _thread import TIMEOUT_MAX, LockType, RLock, allocate_lock
 
-from sharedstate.backend import Backend, Deadline, Lock, add_numbers, check_ttl
+from sharedstate.backend import Backend, Deadline, Lock, Presence, add_numbers, check_ttl, new_sharer
 from sharedstate.errors import ClosedError, ConflictError, CorruptError, UnavailableError
 from sharedstate.model import (
     ABSENT,
@@ -38,6 +38,7 @@ from sharedstate.model import (
     Owner,
     Put,
     Scope,
+    Sharer,
     Write,
 )
 from sharedstate.values import check_key, decode, encode
@@ -89,6 +90,7 @@ class _Table:
         self.expiring = 0  # guarded by lock; entries with a deadline written since the last purge
         self.waiters: list[LockType] = []  # guarded by lock
         self.mutexes: dict[str, _Mutex] = {}  # guarded by lock
+        self.sharers: dict[str, Sharer] = {}  # guarded by lock; by token
         self.is_removed = False  # guarded by lock
 
     def wake_locked(self) -> None:
@@ -134,6 +136,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     for table in _tables.values():
         table.waiters.clear()
+        table.sharers.clear()  # they are the parent's
         for mutex in table.mutexes.values():
             mutex.lock = allocate_lock()  # the parent's holders are not here
     _after_fork_in_parent()
@@ -233,6 +236,12 @@ class MemoryBackend(Backend):
         check_key(key)
         stored = self._entries.get(key)
         return None if stored is None or _is_past(stored, _now()) else _entry(stored)
+
+    def generation(self, key: str) -> int:
+        """Return the generation of `key`, `ABSENT` if there is none."""
+        check_key(key)
+        stored = self._entries.get(key)
+        return ABSENT if stored is None or _is_past(stored, _now()) else stored[2]
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys that start with `prefix`."""
@@ -396,6 +405,23 @@ class MemoryBackend(Backend):
             mutexes = list(table.mutexes.values())
         return [mutex.record._replace(held=mutex.lock.locked()) for mutex in mutexes if mutex.record is not None]
 
+    def announce(self, facts: Mapping[str, Any]) -> Presence:
+        """Make the caller one of the sharers."""
+        table, sharer = self._open_table(), new_sharer(facts)
+        with table.lock:
+            table.sharers[sharer.token] = sharer
+        return MemoryPresence(sharer.token, table)
+
+    def sharers(self) -> list[Sharer]:
+        """Return those who are present now."""
+        table = self._open_table()
+        with table.lock:
+            return list(table.sharers.values())
+
+    def is_present(self, token: str) -> bool:
+        """Return whether the sharer of that token is present."""
+        return token in self._open_table().sharers
+
     # --- Figures and the end ------------------------------------------------
 
     def stats(self) -> dict[str, int | float | str]:
@@ -433,6 +459,17 @@ class MemoryBackend(Backend):
             advice = "Close this handle and open the store again, which makes a new one."
             raise UnavailableError(url=self.url, reason="the store was removed", advice=advice)
         return table
+
+
+class MemoryPresence(Presence):
+    """A name in the table."""
+
+    def __init__(self, token: str, table: _Table) -> None:
+        self._table = table
+        super().__init__(token)
+
+    def _leave(self) -> None:
+        self._table.sharers.pop(self.token, None)
 
 
 class MemoryLock(Lock):

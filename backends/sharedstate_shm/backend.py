@@ -17,9 +17,18 @@ from __future__ import annotations
 import errno
 import os
 
-from sharedstate.backend import Backend, Lock, LockDirectory, StoreUrl, format_size, translate_os_error
+from sharedstate.backend import (
+    Backend,
+    Lock,
+    LockDirectory,
+    Presence,
+    PresenceFiles,
+    StoreUrl,
+    format_size,
+    translate_os_error,
+)
 from sharedstate.errors import BackendMissingError, CorruptError, StoreAccessError, UnavailableError
-from sharedstate.model import Capabilities, Clock, Durability, Entry, LockRecord, Scope, Write
+from sharedstate.model import Capabilities, Clock, Durability, Entry, LockRecord, Scope, Sharer, Write
 from sharedstate.values import check_key
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -151,6 +160,7 @@ class ShmBackend(Backend):
         )
         self._table = table
         self._locks = locks
+        self._presences = PresenceFiles(locks)
         for verb in _VERBS:
             setattr(self, verb, getattr(table, verb))
 
@@ -162,6 +172,9 @@ class ShmBackend(Backend):
 
     def read(self, key: str) -> Entry | None:
         return self._table.read(key)
+
+    def generation(self, key: str) -> int:
+        return self._table.generation(key)
 
     def take(self, key: str) -> Entry | None:
         return self._table.take(key)
@@ -230,6 +243,21 @@ class ShmBackend(Backend):
         self._table.info()
         return self._locks.records()
 
+    def announce(self, facts: Mapping[str, Any]) -> Presence:
+        """Make the caller one of the sharers."""
+        self._table.info()
+        return self._presences.announce(facts)
+
+    def sharers(self) -> list[Sharer]:
+        """Return those who are present now."""
+        self._table.info()
+        return self._presences.sharers()
+
+    def is_present(self, token: str) -> bool:
+        """Return whether the sharer of that token is present."""
+        self._table.info()
+        return self._presences.is_present(token)
+
     def stats(self) -> dict[str, int | float | str]:
         """Return the region's figures; `bytes` counts whole pages in use."""
         figures: dict[str, int | float | str] = {"entries": self._table.count()}
@@ -250,6 +278,7 @@ _VERBS: Final = (
     "compare_and_set",
     "delete",
     "delete_many",
+    "generation",
     "get",
     "get_many",
     "increment",

@@ -19,7 +19,7 @@ import os
 from _sqlite3 import sqlite_version
 from time import time
 
-from sharedstate.backend import Backend, Lock, LockDirectory, add_numbers, check_ttl
+from sharedstate.backend import Backend, Lock, LockDirectory, Presence, PresenceFiles, add_numbers, check_ttl
 from sharedstate.errors import CapacityError, ConflictError, CorruptError, KeyFormatError
 from sharedstate.model import (
     ABSENT,
@@ -31,6 +31,7 @@ from sharedstate.model import (
     LockRecord,
     Put,
     Scope,
+    Sharer,
     Write,
 )
 from sharedstate.values import check_key
@@ -99,6 +100,12 @@ class SqliteBackend(Backend):
         """Return the entry of `key`, or None."""
         check_key(key)
         return self._entry(key, self._run(sql.READ, (key,)))
+
+    def generation(self, key: str) -> int:
+        """Return the generation of `key`, `ABSENT` if there is none."""
+        check_key(key)
+        row = self._run(sql.GENERATION, (key, time()))
+        return ABSENT if row is None else int(row[0])
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of those of `keys` that are there."""
@@ -346,6 +353,21 @@ class SqliteBackend(Backend):
         """Return what each lock says of itself."""
         self._pool.require_open()
         return [record for record in self._lock_files().records() if record.name != place.CREATION_LOCK]
+
+    def announce(self, facts: Mapping[str, Any]) -> Presence:
+        """Make the caller one of the sharers: a file beside the database."""
+        self._pool.require_open()
+        return PresenceFiles(self._lock_files()).announce(facts)
+
+    def sharers(self) -> list[Sharer]:
+        """Return those who are present now."""
+        self._pool.require_open()
+        return PresenceFiles(self._lock_files()).sharers()
+
+    def is_present(self, token: str) -> bool:
+        """Return whether the sharer of that token is present."""
+        self._pool.require_open()
+        return PresenceFiles(self._lock_files()).is_present(token)
 
     def _lock_files(self) -> LockDirectory:
         return LockDirectory(self.url, f"{self._pool.path}.locks", self._mode)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _LIVE: Final = "(expires_at IS NULL OR expires_at > ?)"  # now
 
 GET: Final = "SELECT value, expires_at FROM entry WHERE key = ?"  # key
+GENERATION: Final = f"SELECT generation FROM entry WHERE key = ? AND {_LIVE}"  # key, now
 READ: Final = "SELECT value, generation, expires_at FROM entry WHERE key = ?"  # key
 
 # A key that is new, or comes back, starts above every generation that was

@@ -16,9 +16,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from sharedstate.backend import Backend, Lock, LockDirectory, check_ttl, open_private
+from sharedstate.backend import Backend, Lock, LockDirectory, Presence, PresenceFiles, check_ttl, open_private
 from sharedstate.errors import CapacityError, ClosedError, ConflictError, CorruptError, UnavailableError
-from sharedstate.model import ABSENT, Capabilities, Clock, Durability, Entry, LockRecord, Put, Scope, Write
+from sharedstate.model import ABSENT, Capabilities, Clock, Durability, Entry, LockRecord, Put, Scope, Sharer, Write
 from sharedstate.values import check_key, decode, encode
 
 if TYPE_CHECKING:
@@ -138,6 +138,16 @@ class OneFileBackend(Backend):
         """Return what each lock says of itself; not the writers' own, which has no name."""
         self._require_open()
         return [record for record in self._locks.records() if record.name]
+
+    def announce(self, facts: Mapping[str, Any]) -> Presence:
+        """Make the caller one of the sharers: a file beside the locks, flocked while it lives."""
+        self._require_open()
+        return PresenceFiles(self._locks).announce(facts)
+
+    def sharers(self) -> list[Sharer]:
+        """Return those who are present now."""
+        self._require_open()
+        return PresenceFiles(self._locks).sharers()
 
     def stats(self) -> dict[str, int | float | str]:
         """Return the number of entries and the size of the file."""

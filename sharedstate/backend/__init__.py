@@ -4,6 +4,7 @@ from sharedstate.backend.contract import Backend, add_numbers
 from sharedstate.backend.files import make_directory, open_private, translate_os_error
 from sharedstate.backend.forks import close_on_fork, fork_epoch, keep_on_fork, open_unshared
 from sharedstate.backend.locks import FileLock, Lock, LockDirectory
+from sharedstate.backend.presence import Presence, PresenceFiles, new_sharer
 from sharedstate.backend.urls import StoreUrl, format_size, parse_url
 from sharedstate.backend.waiting import MAX_TTL_S, Backoff, Deadline, check_ttl, clock_s
 
@@ -15,6 +16,8 @@ __all__ = [
     "FileLock",
     "Lock",
     "LockDirectory",
+    "Presence",
+    "PresenceFiles",
     "StoreUrl",
     "add_numbers",
     "check_ttl",
@@ -24,6 +27,7 @@ __all__ = [
     "format_size",
     "keep_on_fork",
     "make_directory",
+    "new_sharer",
     "open_private",
     "open_unshared",
     "parse_url",

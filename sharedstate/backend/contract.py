@@ -2,7 +2,7 @@
 
 A plug-in is a module named `sharedstate_<scheme>` (or an entry point of the
 group `sharedstate.backends`) with a function `connect`; see `plugin.Plugin`.  What it
-returns implements `Backend`.  Eight primitives are enough: every other verb is
+returns implements `Backend`.  Nine primitives are enough: every other verb is
 derived from them here, and may be overridden where the storage does it faster.
 
 The promises, which `sharedstate.testing` proves of every backend:
@@ -25,7 +25,7 @@ from abc import ABC, abstractmethod
 
 from sharedstate.backend.waiting import Backoff, Deadline, check_ttl, clock_s
 from sharedstate.errors import ConflictError, CounterOverflowError, ValueTypeError
-from sharedstate.model import ABSENT, DELETE, Capabilities, Entry, LockRecord, Put, Write
+from sharedstate.model import ABSENT, DELETE, Capabilities, Entry, LockRecord, Put, Sharer, Write
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from sharedstate.backend.locks import Lock
+    from sharedstate.backend.presence import Presence
 
 __all__ = ["Backend", "add_numbers"]
 
@@ -106,6 +107,14 @@ class Backend(ABC):
         """Return the locks that were ever acquired, with their latest owner."""
 
     @abstractmethod
+    def announce(self, facts: Mapping[str, Any]) -> Presence:
+        """Make the caller one of the store's sharers until the presence ends; see `presence` for S1 to S4."""
+
+    @abstractmethod
+    def sharers(self) -> list[Sharer]:
+        """Return those who are present now."""
+
+    @abstractmethod
     def stats(self) -> dict[str, int | float | str]:
         """Return figures for people: `entries`, `bytes`, `capacity_bytes` and the backend's own."""
 
@@ -127,6 +136,11 @@ class Backend(ABC):
         """Return the value of `key`, or `default`."""
         entry = self.read(key)
         return default if entry is None else entry.value
+
+    def generation(self, key: str) -> int:
+        """Return the generation of `key`, `ABSENT` if it is absent or expired: a read without the value."""
+        entry = self.read(key)
+        return ABSENT if entry is None else entry.generation
 
     def set(self, key: str, value: Any, ttl_s: float | None = None) -> None:
         """Store `value`, whatever was there; `ttl_s` None: until deleted or evicted."""
@@ -212,6 +226,10 @@ class Backend(ABC):
                 return False
             backoff.sleep(deadline)
         return True
+
+    def is_present(self, token: str) -> bool:
+        """Return whether the sharer of that token is present; once False, it stays so."""
+        return any(sharer.token == token for sharer in self.sharers())
 
     def now(self) -> float:
         """Return the time, in seconds, on the clock that decides about expiry."""

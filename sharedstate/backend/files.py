@@ -2,8 +2,10 @@
 
 Every file-like backend makes its files 0600 and its directories 0700 (or the
 mode that its URL asks for), follows no symbolic link in the last component, and
-refuses what belongs to somebody else.  root may open any user's store; a store
-of root's is refused to everyone else by the kernel.
+refuses what belongs to somebody else.  root may open any user's store, and what
+it makes inside one belongs to that user: a look by an administrator must not
+lock the workers out.  A store of root's is refused to everyone else by the
+kernel.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ def make_directory(url: str, path: str, mode: int = 0o700) -> None:
             pass
         else:
             os.chmod(path, mode)  # whatever the umask
+            _hand_over(path, path)
         found = os.lstat(path)
     except OSError as error:
         raise translate_os_error(url, error) from error
@@ -113,7 +116,17 @@ def _create(path: str, flags: int, mode: int) -> int:
     except FileExistsError:
         return os.open(path, flags & ~os.O_CREAT)
     os.fchmod(fd, mode)
+    _hand_over(path, fd)
     return fd
+
+
+def _hand_over(path: str, made: str | int) -> None:
+    """Give what root has `made` in another user's directory to that user."""
+    if os.geteuid() != 0:
+        return
+    home = os.stat(os.path.dirname(path) or ".")
+    if home.st_uid != 0:
+        os.chown(made, home.st_uid, home.st_gid)
 
 
 def _check_regular(url: str, path: str, found: os.stat_result) -> None:

@@ -253,7 +253,7 @@ class LockDirectory:
             return open_private(self.url, path, os.O_RDWR | os.O_CREAT, self.mode)
 
     def remove(self) -> None:
-        """Remove the lock files with their directory, as part of removing the store.  Holders' locks are lost."""
+        """Remove the directory of locks and sharers, as part of removing the store.  Holders' locks are lost."""
         try:
             for name in os.listdir(self.path):
                 os.unlink(os.path.join(self.path, name))

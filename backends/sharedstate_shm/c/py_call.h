@@ -96,6 +96,7 @@ PyObject *core_conflict(struct table *self, PyObject *key, PyObject *expected, u
 /* py_entry.c */
 VERB(table_get);
 PyObject *table_read(PyObject *self, PyObject *key);
+PyObject *table_generation(PyObject *self, PyObject *key);
 PyObject *table_take(PyObject *self, PyObject *key);
 PyObject *table_get_many(PyObject *self, PyObject *keys);
 VERB(table_set);

@@ -100,6 +100,23 @@ PyObject *table_read(PyObject *self, PyObject *key)
     return entry_or_none((struct table *)self, key, 0);
 }
 
+PyObject *table_generation(PyObject *object, PyObject *key)
+{
+    struct table *self = (struct table *)object;
+    struct ss_entry entry = {0};
+    const char *bytes;
+    size_t length;
+    int status;
+    if (!is_open(self) || core_key(self->state, key, &bytes, &length) < 0)
+        return NULL;
+    ATTEMPT(status, self, ss_get(self->region, bytes, length, NULL, 0, &entry, wait));
+    if (status == SS_OK || status == SS_TOOSMALL) /* TOOSMALL fills the entry, and no payload was asked for */
+        return PyLong_FromUnsignedLongLong(entry.generation);
+    if (status == SS_MISSING)
+        return PyLong_FromLong(0);
+    return core_raise(self, status, key);
+}
+
 PyObject *table_take(PyObject *self, PyObject *key)
 {
     return entry_or_none((struct table *)self, key, 1);

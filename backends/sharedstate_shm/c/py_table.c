@@ -169,6 +169,7 @@ static void table_dealloc(PyObject *object)
 static PyMethodDef table_methods[] = {
     FAST(get, "get(key, default=None)\n\nReturn the value of `key`, or `default`."),
     ONE(read, "read(key)\n\nReturn the Entry of `key`, or None."),
+    ONE(generation, "generation(key)\n\nReturn the generation of `key`, 0 if it is absent."),
     ONE(take, "take(key)\n\nRemove `key` and return its Entry, or None."),
     ONE(get_many, "get_many(keys)\n\nReturn the values of those of `keys` that are there."),
     FAST(set, "set(key, value, ttl_s=None)\n\nStore `value`, whatever was there."),

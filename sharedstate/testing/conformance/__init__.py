@@ -39,6 +39,7 @@ pytest.register_assert_rewrite(
             "mapping",
             "namespaces",
             "primitives",
+            "sharing",
             "support",
             "transactions",
             "values",
@@ -57,6 +58,7 @@ from sharedstate.testing.conformance.locking import LockClaims  # noqa: E402
 from sharedstate.testing.conformance.mapping import MappingClaims  # noqa: E402
 from sharedstate.testing.conformance.namespaces import NamespaceClaims  # noqa: E402
 from sharedstate.testing.conformance.primitives import PrimitiveClaims  # noqa: E402
+from sharedstate.testing.conformance.sharing import SharingClaims  # noqa: E402
 from sharedstate.testing.conformance.support import Claims  # noqa: E402
 from sharedstate.testing.conformance.transactions import TransactionClaims  # noqa: E402
 from sharedstate.testing.conformance.values import ValueClaims  # noqa: E402
@@ -75,6 +77,7 @@ __all__ = [
     "MappingClaims",
     "NamespaceClaims",
     "PrimitiveClaims",
+    "SharingClaims",
     "TransactionClaims",
     "ValueClaims",
     "WaitingClaims",
@@ -95,5 +98,6 @@ class BackendConformance(
     ConcurrencyClaims,
     LifecycleClaims,
     PrimitiveClaims,
+    SharingClaims,
 ):
     """Every claim.  Subclass it with a name that pytest collects, and override the fixture `url`."""

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sharedstate import ABSENT, ClosedError, ConflictError, registry
+from sharedstate import ABSENT, ClosedError, ConflictError
 from sharedstate.backend import Backend
 from sharedstate.model import DELETE, Put
 from sharedstate.testing.conformance.support import PATIENCE_S, Claims, run_together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sharedstate.store import Store
 
@@ -21,13 +21,6 @@ __all__ = ["PrimitiveClaims"]
 
 class PrimitiveClaims(Claims):
     """The verbs of `sharedstate.backend.Backend`, as its docstrings promise them."""
-
-    @pytest.fixture
-    def backend(self, store: Store) -> Iterator[Backend]:
-        """A handle of the plug-in's own on the store."""
-        backend = registry.connect(store.url)
-        yield backend
-        backend.close()
 
     def test_it_is_a_backend(self, backend: Backend) -> None:
         """What connect() returns derives from Backend, so that verbs added later are there."""

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 import sharedstate
+from sharedstate import registry
 from sharedstate.backend.waiting import Backoff, Deadline
 from sharedstate.model import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
+    from sharedstate.backend import Backend
     from sharedstate.store import Store
 
 __all__ = ["PATIENCE_S", "SOON_S", "Claims", "fork_and_run", "interrupt", "run_together", "unchanged", "until"]
@@ -56,6 +58,13 @@ class Claims:
                 witness.check()
             finally:
                 sharedstate.remove(url)
+
+    @pytest.fixture
+    def backend(self, store: Store) -> Iterator[Backend]:
+        """A handle of the plug-in's own on the store."""
+        backend = registry.connect(store.url)
+        yield backend
+        backend.close()
 
     @pytest.fixture
     def open_another(self, store: Store) -> Iterator[Callable[[], Store]]:

@@ -1,0 +1,1 @@
+"""What runs us, and what that implies; knows no backend."""

@@ -1,0 +1,97 @@
+"""One handle's place among the sharers of its store, through forks.
+
+A forked child is none of its parent's presences, so it takes a place of its
+own: at once where Python's or uWSGI's at-fork hooks run, else when `join` is
+next called.
+
+Thread safety: any thread; all get one and the same token.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _thread import RLock
+from _weakref import ref
+
+from sharedstate.errors import StateError
+
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sharedstate.backend import Backend, Presence
+
+__all__ = ["Membership"]
+
+
+class Membership:
+    """The presence of one handle, made anew in each forked child."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._presence: Presence | None = None
+        self._turn = RLock()
+
+    def join(self) -> str:
+        """Take a place unless there is one, and return its token."""
+        presence = self._presence
+        if presence is not None and presence.is_held():
+            return presence.token
+        # Imported here: who it is costs a few reads of /proc, and most processes open one store.
+        from sharedstate.deployment.identity import describe_self
+
+        with self._turn:
+            presence = self._presence
+            if presence is None or not presence.is_held():
+                presence = self._presence = self._backend.announce(describe_self())
+                _remember(self)
+        return presence.token
+
+    def leave(self) -> None:
+        """Give the place back.  Leaving twice is no error."""
+        with self._turn:
+            presence, self._presence = self._presence, None
+        _members.pop(id(self), None)
+        if presence is not None:
+            presence.leave()
+
+    def rejoin_in_child(self) -> None:
+        """Take a place in the forked child, whatever thread of the parent was at work."""
+        self._turn = RLock()
+        if self._presence is not None:
+            try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import
+                self.join()
+            except StateError:
+                pass  # a full disk, say: `join` says so when somebody needs the place
+
+
+_members: dict[int, ref[Membership]] = {}
+_hooks: list[Any] = []  # what was told to call us after a fork
+
+
+def _remember(member: Membership) -> None:
+    identity = id(member)
+    _members[identity] = ref(member, lambda _: _members.pop(identity, None))
+    if not _hooks:
+        _hooks.append(_rejoin_all)
+        os.register_at_fork(after_in_child=_rejoin_all)
+        # uWSGI runs no hooks of Python's when it forks, but one of its own.
+        uwsgi: Any = sys.modules.get("uwsgi")
+        if uwsgi is not None:
+            _hooks.append(getattr(uwsgi, "post_fork_hook", None))
+            uwsgi.post_fork_hook = _after_uwsgi_fork
+
+
+def _rejoin_all() -> None:
+    for member in list(_members.values()):
+        found = member()
+        if found is not None:
+            found.rejoin_in_child()
+
+
+def _after_uwsgi_fork() -> None:
+    earlier = _hooks[1]
+    if earlier is not None:
+        earlier()
+    _rejoin_all()
