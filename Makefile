@@ -7,13 +7,17 @@ PYTHON ?= python3
 NEWEST = $(shell scripts/pythons.sh | tail -n 1)
 RUN = set -eu; venv=$$(scripts/venv.sh
 
-.PHONY: help probe test test-python test-native stress lint bench bench-smoke wheel clean system
+.PHONY: help probe test test-python test-native test-servers stress lint bench bench-smoke wheel clean system system-servers
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 system:
 	@scripts/system-packages.sh
+
+system-servers:
+	@scripts/system-packages.sh servers
+	@scripts/servers.sh
 
 probe: system  ## show which backend really shares on this machine (PYTHON=python3.13 OPTIONS="--html page.html")
 	@$(RUN) "$(PYTHON)"); "$$venv/bin/python" -m sharedstate probe $(OPTIONS)
@@ -23,6 +27,9 @@ test: system  ## run every test on every supported Python that is here
 
 test-python: system  ## run the Python tests on one Python (PYTHON=python3.12 TESTS=tests/unit)
 	@$(RUN) "$(PYTHON)" test); "$$venv/bin/pytest" $(TESTS)
+
+test-servers: system-servers  ## start real web servers and test in them (TESTS=tests/servers/test_harness.py)
+	@$(RUN) "$(NEWEST)" test); "$$venv/bin/pytest" $(or $(TESTS),tests/servers)
 
 test-native: system  ## run the C core's own tests: plain, AddressSanitizer and UBSan, ThreadSanitizer
 	@$(MAKE) --no-print-directory -C tests/native all

@@ -1,13 +1,15 @@
 #!/bin/sh
 # Install the Debian packages that the build and the tests need, and say which.
 #
-#     scripts/system-packages.sh
+#     scripts/system-packages.sh [servers]
 #
+# With "servers" also those that tests/servers needs: Apache, mod_wsgi, a browser.
 # Installs only what is missing.  Elsewhere than on Debian, or without root, it
 # says what is needed and goes on: the tools may be there under another name.
 set -eu
 
 needed="gcc libc6-dev make cmake ninja-build python3-venv python3-dev"
+[ "${1:-}" != servers ] || needed="$needed apache2 libapache2-mod-wsgi-py3 apache2-dev chromium"
 
 command -v dpkg-query >/dev/null || {
     echo "Not a Debian system: a C compiler, cmake, ninja and Python's headers must be there." >&2
@@ -26,6 +28,24 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 0
 fi
 echo "Installing Debian packages:$missing"
+
+# The tests start Apaches of their own; a machine that had no web server must not
+# get one that listens on port 80, now or after the next boot.  Masking is what
+# `systemctl mask apache2` does, and works where systemd is not running.
+policy=/usr/sbin/policy-rc.d
+case " $missing " in
+*" apache2 "*)
+    echo "apache2 is installed for the tests only: its system service is masked, not started (systemctl unmask apache2 undoes it)"
+    mkdir -p /etc/systemd/system
+    [ -e /etc/systemd/system/apache2.service ] || ln -s /dev/null /etc/systemd/system/apache2.service
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    ;;
+esac
+
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 # shellcheck disable=SC2086  # a list of words

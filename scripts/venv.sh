@@ -25,27 +25,7 @@ venv=$root/.venv/$version
     "$python" -m venv "$venv"
 }
 
-# Dependencies are read from pyproject.toml, so they stand in one place only.
-"$venv/bin/python" - "$root/pyproject.toml" "$@" >"$venv/requirements.txt" <<'PY'
-import sys, tomllib
-
-path, *extras = sys.argv[1:]
-with open(path, "rb") as file:
-    project = tomllib.load(file)["project"]
-wanted = list(project["dependencies"])
-pending, seen = list(extras), set()
-while pending:
-    extra = pending.pop()
-    if extra in seen:
-        continue
-    seen.add(extra)
-    for requirement in project["optional-dependencies"][extra]:
-        if requirement.startswith(project["name"] + "["):
-            pending += requirement[len(project["name"]) + 1 :].rstrip("]").split(",")
-        else:
-            wanted.append(requirement)
-print("\n".join(sorted(set(wanted))))
-PY
+"$venv/bin/python" "$root/scripts/requirements.py" "$@" >"$venv/requirements.txt"
 if ! cmp -s "$venv/requirements.txt" "$venv/installed-$(echo "$@" | tr ' ' '-').txt"; then
     echo "Installing into .venv/$version: $(tr '\n' ' ' <"$venv/requirements.txt")" >&2
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$venv/requirements.txt" >&2

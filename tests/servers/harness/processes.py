@@ -1,0 +1,73 @@
+"""The processes of a server, as /proc shows them; and their end, each by its own pid.
+
+A server is started as the leader of a new session, and none of those that the
+tests start leaves it: the session finds orphans too, whose parentage is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class Process(NamedTuple):
+    pid: int
+    parent: int
+    session: int
+    started: int  # clock ticks after boot: with the pid, an identity that no later process repeats
+
+
+def find_process(pid: int) -> Process | None:
+    """Return a process that lives; None for one that is gone or only waits to be reaped."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if fields[0] in b"ZX":
+        return None
+    return Process(pid, int(fields[1]), int(fields[3]), int(fields[19]))
+
+
+def in_sessions(sessions: Iterable[int]) -> list[Process]:
+    """Return the living processes of these sessions, and what descends from them, oldest first."""
+    wanted = set(sessions)
+    processes = sorted(
+        filter(None, (find_process(int(name)) for name in os.listdir("/proc") if name.isdigit())),
+        key=lambda process: (process.started, process.pid),
+    )
+    found: dict[int, Process] = {}
+    for process in processes:
+        if process.session in wanted or process.parent in found:
+            found[process.pid] = process
+    return list(found.values())
+
+
+def send(process: Process, number: int) -> None:
+    """Signal this very process; nothing happens if it is gone, or its pid is another's by now."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if find_process(process.pid) == process:
+            signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float, poll_s: float = 0.02) -> bool:
+    """Ask until `condition` holds, or the time is over; say whether it held."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(poll_s)
+    return True
