@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "AttemptsExhaustedError",
     "BackendMissingError",
     "CapacityError",
+    "ClaimLostError",
+    "ClaimTakenError",
     "ClosedError",
     "ConflictError",
     "CorruptError",
@@ -29,6 +32,7 @@ __all__ = [
     "OutcomeUnknownError",
     "ScopeError",
     "StateError",
+    "StoppingError",
     "StoreAccessError",
     "UnavailableError",
     "UrlError",
@@ -82,6 +86,21 @@ class _StoreError(StateError):
 
     def describe(self) -> str:
         return f"{self.url}: {self.reason}. {self.advice}"
+
+
+class _ClaimError(StateError):
+    """What is wrong with one claim: on a task, a permit, the leadership, a body that runs once.
+
+    Attributes:
+        what: was claimed, in words: "task 'a' of 'jobs'".
+        reason: what was found.
+    """
+
+    what: str
+    reason: str
+
+    def __init__(self, *, what: str, reason: str) -> None:
+        super().__init__(what=what, reason=reason)
 
 
 class _LockError(StateError):
@@ -178,6 +197,20 @@ class LockTimeoutError(UnavailableError, TimeoutError):
         )
 
 
+class ClaimTakenError(_ClaimError, RuntimeError):
+    """Somebody else owns it, and is alive; nothing was written."""
+
+    def describe(self) -> str:
+        return f"{self.what} is taken: {self.reason}. Nothing was written; leave it to its owner, or ask again later."
+
+
+class StoppingError(_ClaimError, RuntimeError):
+    """This process is stopping, so it begins nothing new; others may."""
+
+    def describe(self) -> str:
+        return f"{self.what} was not begun: {self.reason}. Leave it to a process that goes on."
+
+
 # --- May or may not have happened: read back before retrying ----------------
 
 
@@ -268,6 +301,31 @@ class LockLostError(_LockError, RuntimeError):
             f"lock {self.name!r} is lost: {self.reason}. "
             "Treat what it guarded as touched by others; use the fencing token to reject stale writes."
         )
+
+
+class ClaimLostError(_ClaimError, RuntimeError):
+    """What this caller believed to own is not its own any more; the write it wanted to make was refused."""
+
+    def describe(self) -> str:
+        return f"{self.what} is lost: {self.reason}. Nothing was written; stop, for another may be at it."
+
+
+# --- It fails again and again: mend the cause, then allow it anew -----------
+
+
+class AttemptsExhaustedError(StateError, RuntimeError):
+    """A body failed as often as it may; it is not run again until somebody says so."""
+
+    what: str
+    attempts: int
+    error: str
+    advice: str
+
+    def __init__(self, *, what: str, attempts: int, error: str, advice: str) -> None:
+        super().__init__(what=what, attempts=attempts, error=error, advice=advice)
+
+    def describe(self) -> str:
+        return f"{self.what} failed {self.attempts} times, lastly with {self.error}. {self.advice}"
 
 
 # --- Stored bytes break an invariant: stop, and look ------------------------

@@ -18,18 +18,27 @@ from sharedstate.errors import StateError
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from typing import Any
 
-    from sharedstate.backend import Backend, Presence
+    from sharedstate.backend import Presence
 
 __all__ = ["Membership"]
 
 
 class Membership:
-    """The presence of one handle, made anew in each forked child."""
+    """The presence of one handle, made anew in each forked child.
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    Args:
+        announce: makes it, from facts.
+        facts: to be told beside those that every process tells of itself.
+    """
+
+    def __init__(
+        self, announce: Callable[[Mapping[str, Any]], Presence], facts: Mapping[str, Any] | None = None
+    ) -> None:
+        self._announce = announce
+        self._facts = facts or {}
         self._presence: Presence | None = None
         self._turn = RLock()
 
@@ -44,7 +53,7 @@ class Membership:
         with self._turn:
             presence = self._presence
             if presence is None or not presence.is_held():
-                presence = self._presence = self._backend.announce(describe_self())
+                presence = self._presence = self._announce({**describe_self(), **self._facts})
                 _remember(self)
         return presence.token
 

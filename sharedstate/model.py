@@ -84,6 +84,17 @@ class Capabilities(NamedTuple):
     evicts: bool = False
 
 
+class Costs(NamedTuple):
+    """What a backend's verbs cost, so that the cheapest that suffices can be chosen.
+
+    Of an int among 10,000, in nanoseconds: the medians of docs/benchmarks.md.
+    They serve to compare backends with one another, not to predict a program.
+    """
+
+    get_ns: float
+    set_ns: float
+
+
 class Entry(NamedTuple):
     """One key's value at one generation.
 

@@ -1,50 +1,105 @@
-"""`open`: from a URL, and what the caller needs of it, to a Store.
+"""`open`: from a URL, or from what the deployment needs, to a Store.
 
 The one place where a need meets a capability: a store that does not reach as
-far, or last as long, as its user says it must is refused before it is used.
+far, or last as long, as it must is refused before it is used.
+
+    O1  An explicit URL is opened, or refused; never replaced by another.
+    O2  Without a URL the same application gets the same store in all its
+        processes and interpreters, and another application another one.
+    O3  A store that falls short is opened only where the caller says that this
+        is enough, and is then listed for `sharedstate doctor` while it is open.
 """
 
 from __future__ import annotations
 
+import os
+
 from sharedstate import registry
 from sharedstate.backend.urls import parse_url
-from sharedstate.errors import ScopeError, StateError
+from sharedstate.errors import ScopeError, StateError, UrlError
+from sharedstate.membership import Membership
+from sharedstate.model import Durability, Scope
 from sharedstate.store import Store
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from sharedstate.model import Capabilities, Durability, Scope
+    from typing import Final
+
+    from sharedstate.backend import Backend
+    from sharedstate.choice import Needs
 
 __all__ = ["open_store", "remove"]
 
+_VARIABLE: Final = "SHAREDSTATE_URL"
+"""The environment variable whose URL `open()` takes in place of its own choice."""
+
 
 def open_store(
-    url: str, *, scope: Scope | None = None, durability: Durability | None = None, allow_narrow: bool = False
+    url: str | None = None,
+    *,
+    name: str | None = None,
+    scope: Scope | None = None,
+    durability: Durability | None = None,
+    allow_narrow: bool = False,
 ) -> Store:
-    """Open the store that `url` names, creating it if there is none.
+    """Open a store, creating it if there is none.
+
+    Without a URL it is the one that all processes and interpreters of this
+    application share, in the narrowest and cheapest backend that does
+    (`Store.choice` says why); the environment variable SHAREDSTATE_URL, if set,
+    names another.
 
     Args:
         url: `memory:name`, `shm://name?size=64MiB`, `file:/path`, `sqlite:/path`,
             or that of any other installed plug-in.
-        scope: who must share it at the least.
-        durability: what it must outlive at the least.
-        allow_narrow: open it even if it falls short of these two.
+        name: of the store, without a URL; by default the application's own, so
+            give one to share with another program.
+        scope: who must share it at the least; by default what the deployment needs.
+        durability: what it must outlive at the least; likewise.
+        allow_narrow: open it even if it falls short.
 
     Raises:
         UrlError: no such scheme, parameter or name; says which are known.
         ScopeError: the backend shares with fewer, or forgets sooner; says which URL would do.
-        UnavailableError: the storage cannot be used here; says why and what to do.
+        UnavailableError: the storage cannot be used here, or nothing tells this
+            application from others; says why and what to do.
         CorruptError: what is there is foreign or damaged; it is left as found.
     """
+    if url is None and name is None:
+        url = os.environ.get(_VARIABLE) or None
+    if url is None:
+        return _open_chosen(name, scope, durability)
+    if name is not None:
+        raise UrlError(url=url, reason="a name is given beside the URL", advice="Give one of them.")
     backend = registry.connect(url)
     try:
-        if not allow_narrow:
-            _require(backend.url, backend.capabilities, scope, durability)
+        shortfall = _refuse_or_tell(backend, scope, durability, allow_narrow)
     except BaseException:
         backend.close()
         raise
-    store = Store(backend)
+    if shortfall:
+        from sharedstate.shortfalls import declare
+
+        store = Store(backend, "", (Membership(backend.announce), declare(backend.url, shortfall)))
+    else:
+        store = Store(backend)
     store.join()
+    return store
+
+
+def _open_chosen(name: str | None, scope: Scope | None, durability: Durability | None) -> Store:
+    from sharedstate.deployment.detection import detect
+    from sharedstate.rendezvous import look_around
+    from sharedstate.selection import choose, needs_of
+
+    if name is not None:
+        parse_url(f"any:{name}").name()  # refuses what no backend could use
+    deployment = detect()
+    choice = choose(deployment, needs_of(deployment, scope, durability), name=name)
+    store = Store(registry.connect(choice.url))
+    store.choice = choice
+    store.join()
+    look_around(store, deployment)
     return store
 
 
@@ -60,37 +115,58 @@ def remove(url: str) -> None:
     registry.find_plugin(parsed).remove(parsed)
 
 
-def _require(url: str, given: Capabilities, scope: Scope | None, durability: Durability | None) -> None:
-    if scope is not None and given.scope < scope:
-        raise ScopeError(
-            url=url, needed=f"scope {scope.name}", given=f"scope {given.scope.name}", advice=_suggest(scope, durability)
-        )
-    if durability is not None and given.durability < durability:
-        raise ScopeError(
-            url=url,
-            needed=f"durability {durability.name}",
-            given=f"durability {given.durability.name}",
-            advice=_suggest(scope, durability),
-        )
+def _refuse_or_tell(
+    backend: Backend, scope: Scope | None, durability: Durability | None, allow_narrow: bool
+) -> list[str]:
+    """Return in what the store falls short of what is needed; raise `ScopeError` unless that is allowed."""
+    needs = _needs_beside(backend, scope, durability)
+    shortfall = needs.falls_short(backend.capabilities)
+    if not shortfall or allow_narrow:
+        return shortfall
+    given = backend.capabilities
+    raise ScopeError(
+        url=backend.url,
+        needed=f"scope {needs.scope.name} and durability {needs.durability.name} ({'; '.join(needs.reasons)})",
+        given=f"scope {given.scope.name} and durability {given.durability.name}",
+        advice=_suggest(backend.url, needs),
+    )
 
 
-def _suggest(scope: Scope | None, durability: Durability | None) -> str:
-    fitting = [
-        f"{scheme}:"
-        for scheme in registry.known_schemes()
-        if (given := _promised_by(scheme)) is not None and _suffices(given, scope, durability)
-    ]
-    if not fitting:
-        return "No installed backend does that; install one that does."
-    return f"Use {' or '.join(fitting)} instead, or pass allow_narrow=True if that is really enough."
+def _needs_beside(backend: Backend, scope: Scope | None, durability: Durability | None) -> Needs:
+    from sharedstate.choice import Needs
+    from sharedstate.selection import needs_of
+
+    given = backend.capabilities
+    if given.scope >= Scope.HOST and given.durability >= Durability.BOOT:
+        # Enough for any deployment on one host, and no one can see from one host that there are others.
+        return Needs(scope or given.scope, durability or given.durability, ("the caller asked for it",))
+    from sharedstate.deployment.detection import detect
+
+    return needs_of(detect(), scope, durability)
 
 
-def _promised_by(scheme: str) -> Capabilities | None:
+def _suggest(url: str, needs: Needs) -> str:
+    from sharedstate.deployment.detection import detect
+    from sharedstate.selection import choose
+
     try:
-        return registry.find_plugin(parse_url(f"{scheme}:any")).CAPABILITIES
-    except StateError:  # not built here, say: no reason to keep the refusal from its reader
-        return None
+        name: str | None = parse_url(url).name()
+    except UrlError:
+        name = None  # a path: then the application's own name
+    try:
+        instead = f"Open {choose(detect(), needs, name=name).url!r},"
+    except StateError:
+        instead = _name_those_who_suffice(needs)
+    return f"{instead} or pass allow_narrow=True if that is really enough."
 
 
-def _suffices(given: Capabilities, scope: Scope | None, durability: Durability | None) -> bool:
-    return (scope is None or given.scope >= scope) and (durability is None or given.durability >= durability)
+def _name_those_who_suffice(needs: Needs) -> str:
+    fitting: list[str] = []
+    for scheme in registry.known_schemes():
+        try:
+            plugin = registry.find_plugin(parse_url(f"{scheme}:any"))
+        except StateError:  # not built here, say: no reason to keep the refusal from its reader
+            continue
+        if not needs.falls_short(plugin.CAPABILITIES):
+            fitting.append(f"{scheme}:")
+    return f"Use {' or '.join(fitting)} instead," if fitting else "Install a backend that does that,"

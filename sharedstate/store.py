@@ -8,7 +8,17 @@ too, whose verbs prefix the key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    Sequence,
+    ValuesView,
+)
 
 from sharedstate.backend.waiting import Backoff, Deadline
 from sharedstate.errors import ClosedError, ConflictError, KeyFormatError, ScopeError
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any, Final, NoReturn, Self
 
     from sharedstate.backend import Backend, Lock
+    from sharedstate.choice import Choice
 
 __all__ = ["Store"]
 
@@ -55,12 +66,15 @@ class Store(MutableMapping[str, "Any"]):
     interpreter or process opens its own by `url` (pickling a Store does that).
     """
 
-    def __init__(self, backend: Backend, prefix: str = "", membership: Membership | None = None) -> None:
+    def __init__(self, backend: Backend, prefix: str = "", places: Sequence[Membership] = ()) -> None:
         self._backend = backend
         self._prefix = prefix
-        self._membership = membership or Membership(backend)
+        self._places = places or (Membership(backend.announce),)  # among the sharers, and wherever else it is listed
         if not prefix:
             self._bind(backend)
+
+    choice: Choice | None = None
+    """Why it is this store; None if the caller named it by a URL."""
 
     def _bind(self, backend: Backend) -> None:
         for verb in _HOT:
@@ -401,7 +415,7 @@ class Store(MutableMapping[str, "Any"]):
         and `close` before that; who is not among the sharers any more never
         comes back, so what it left behind may be taken over.
         """
-        return self._membership.join()
+        return self._places[0].join()
 
     def sharers(self) -> list[Sharer]:
         """Return the handles that have this store open just now, in the order in which they came."""
@@ -448,7 +462,7 @@ class Store(MutableMapping[str, "Any"]):
         """
         if type(name) is not str or not name or _SEPARATOR in name:
             raise KeyFormatError(found=f"the namespace {name!r}; its name is a str without a colon")
-        return Store(self._backend, f"{self._prefix}{name}{_SEPARATOR}", self._membership)
+        return Store(self._backend, f"{self._prefix}{name}{_SEPARATOR}", self._places)
 
     @property
     def url(self) -> str:
@@ -479,7 +493,8 @@ class Store(MutableMapping[str, "Any"]):
         self._backend = closed
         self._bind(closed)
         if not self._prefix:
-            self._membership.leave()
+            for place in self._places:
+                place.leave()
         backend.close()
 
     def __enter__(self) -> Self:

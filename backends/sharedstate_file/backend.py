@@ -28,13 +28,9 @@ from sharedstate.model import (
     ABSENT,
     DELETE,
     MISSING,
-    Capabilities,
-    Clock,
-    Durability,
     Entry,
     LockRecord,
     Put,
-    Scope,
     Sharer,
     Write,
 )
@@ -42,6 +38,7 @@ from sharedstate.values import check_key, encode
 from sharedstate_file.handle import Handle
 from sharedstate_file.head import REMOVED, Head, length_of, number_of
 from sharedstate_file.index import entry_of, is_same, live_bytes, load, value_of
+from sharedstate_file.offer import CAPABILITIES
 from sharedstate_file.place import Place, StoreLocks
 from sharedstate_file.recovery import attach, finish_removal
 from sharedstate_file.writers import WriterLock
@@ -53,15 +50,7 @@ if TYPE_CHECKING:
 
     from sharedstate.backend import Lock
 
-__all__ = ["CAPABILITIES", "FileBackend", "connect", "discover", "exists", "remove", "temporary_url"]
-
-CAPABILITIES: Final = Capabilities(
-    scope=Scope.HOST,
-    durability=Durability.DISK,
-    clock=Clock.WALL,
-    max_value_bytes=2**28,
-    max_transaction_keys=2**20,
-)
+__all__ = ["FileBackend", "connect", "discover", "exists", "remove", "temporary_url"]
 
 _MAX_VALUE_BYTES: Final = CAPABILITIES.max_value_bytes
 _BATCH_BYTES: Final = 2**20

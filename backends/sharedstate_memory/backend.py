@@ -30,18 +30,15 @@ from sharedstate.backend import Backend, Deadline, Lock, Presence, add_numbers, 
 from sharedstate.errors import ClosedError, ConflictError, CorruptError, UnavailableError
 from sharedstate.model import (
     ABSENT,
-    Capabilities,
-    Clock,
-    Durability,
     Entry,
     LockRecord,
     Owner,
     Put,
-    Scope,
     Sharer,
     Write,
 )
 from sharedstate.values import check_key, decode, encode
+from sharedstate_memory.offer import CAPABILITIES
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -49,14 +46,6 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from sharedstate.backend import StoreUrl
-
-CAPABILITIES: Final = Capabilities(
-    scope=Scope.INTERPRETER,
-    durability=Durability.PROCESS,
-    clock=Clock.BOOT,
-    max_value_bytes=2**31,
-    max_transaction_keys=2**31,
-)
 
 _CONTAINERS: Final = frozenset({list, tuple, dict})
 _PURGE_AFTER: Final = 1000

@@ -4,6 +4,23 @@ The plug-in's door; see FORMAT.md for what a region holds, and `backend` for the
 handle.  The table itself is C: `c/ss_shm.h`.
 """
 
-from sharedstate_shm.backend import CAPABILITIES, connect, discover, exists, remove, temporary_url
+from __future__ import annotations
 
-__all__ = ["CAPABILITIES", "connect", "discover", "exists", "remove", "temporary_url"]
+from sharedstate_shm.offer import CAPABILITIES, COSTS, url_for
+
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sharedstate_shm.backend import connect, discover, exists, remove, temporary_url
+
+__all__ = ["CAPABILITIES", "COSTS", "connect", "discover", "exists", "remove", "temporary_url", "url_for"]
+
+
+def __getattr__(name: str) -> Any:
+    # What it offers is looked at wherever a store is chosen; the rest is loaded where it is chosen.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sharedstate_shm import backend
+
+    return getattr(backend, name)

@@ -27,50 +27,36 @@ from sharedstate.backend import (
     format_size,
     translate_os_error,
 )
-from sharedstate.errors import BackendMissingError, CorruptError, StoreAccessError, UnavailableError
-from sharedstate.model import Capabilities, Clock, Durability, Entry, LockRecord, Scope, Sharer, Write
+from sharedstate.errors import CorruptError, StoreAccessError, UnavailableError
 from sharedstate.values import check_key
+from sharedstate_shm.offer import CAPABILITIES, DEFAULT_SIZE, require_core
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any, Final, NoReturn
 
-
-def _reason_missing() -> str:
-    try:
-        __import__("sharedstate_shm._core")
-    except ImportError as error:
-        return str(error)
-    return ""
+    from sharedstate.model import Entry, LockRecord, Sharer, Write
 
 
-_MISSING: Final = _reason_missing()
-"""Why the C module cannot be imported, "" if it can: `connect` says so."""
-if TYPE_CHECKING or not _MISSING:
+try:
     from sharedstate_shm import _core
+except ImportError:  # `require_core` tells whoever needs it
+    if TYPE_CHECKING:
+        raise
 
 _DIRECTORY: Final = "/dev/shm"  # noqa: S108  shared memory's place, not a temporary directory
 _PREFIX: Final = "sharedstate-"
 _REGION: Final = ".region"
 _LOCKS: Final = ".locks"
-_DEFAULT_SIZE: Final = 64 * 2**20
 _TIMEOUT_S: Final = 5.0
-
-CAPABILITIES: Final = Capabilities(
-    scope=Scope.HOST,
-    durability=Durability.BOOT,
-    clock=Clock.BOOT,
-    max_value_bytes=_DEFAULT_SIZE // 4,
-    max_transaction_keys=4096,
-)
 
 
 def connect(url: StoreUrl) -> ShmBackend:
     """Open the region of that name, creating it if there is none."""
     name = url.name()
-    _require_core(url)
-    size = url.size("size", _DEFAULT_SIZE, minimum=_core.MIN_SIZE)
+    require_core(url.text)
+    size = url.size("size", DEFAULT_SIZE, minimum=_core.MIN_SIZE)
     full = url.choice("full", ("raise", "evict"))
     mode = url.mode()
     timeout_s = url.seconds("timeout", _TIMEOUT_S)
@@ -122,7 +108,7 @@ def discover() -> list[str]:
 def remove(url: StoreUrl) -> None:
     """Mark the region as gone for all who hold it; remove it and its lock files."""
     name = url.name()
-    _require_core(url)
+    require_core(url.text)
     directory = _open_directory(url.text)
     try:
         try:
@@ -294,15 +280,6 @@ _VERBS: Final = (
 
 def _region(name: str) -> str:
     return _PREFIX + name + _REGION
-
-
-def _require_core(url: StoreUrl) -> None:
-    if _MISSING:
-        raise BackendMissingError(
-            url=url.text,
-            reason=f"the C module is not built ({_MISSING})",
-            advice="Install a C compiler and Python's headers, then sharedstate again; or use file: or sqlite:.",
-        )
 
 
 def _open_directory(url: str) -> int:

@@ -24,20 +24,17 @@ from sharedstate.errors import CapacityError, ConflictError, CorruptError, KeyFo
 from sharedstate.model import (
     ABSENT,
     DELETE,
-    Capabilities,
-    Clock,
-    Durability,
     Entry,
     LockRecord,
     Put,
-    Scope,
     Sharer,
     Write,
 )
 from sharedstate.values import check_key
 from sharedstate_sqlite import place
 from sharedstate_sqlite import statements as sql
-from sharedstate_sqlite.cells import MAX_INTEGER, MAX_VALUE_BYTES, bounds_of, is_integer_or_float, pack, unpack
+from sharedstate_sqlite.cells import MAX_INTEGER, bounds_of, is_integer_or_float, pack, unpack
+from sharedstate_sqlite.offer import CAPABILITIES
 from sharedstate_sqlite.sessions import all_rows, rows_changed
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -48,14 +45,6 @@ if TYPE_CHECKING:
 
     from sharedstate_sqlite.connections import Pool
 
-
-CAPABILITIES: Final = Capabilities(
-    scope=Scope.HOST,
-    durability=Durability.DISK,
-    clock=Clock.WALL,
-    max_value_bytes=MAX_VALUE_BYTES,
-    max_transaction_keys=1_000_000,
-)
 
 _NOTHING_EXPECTED: Final[Mapping[str, int]] = {}
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from sharedstate.errors import CapacityError, CorruptError
 from sharedstate.values import decode, encode
+from sharedstate_sqlite.offer import MAX_VALUE_BYTES
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from typing import Any, Final
 
-__all__ = ["MAX_INTEGER", "MAX_VALUE_BYTES", "MIN_INTEGER", "bounds_of", "is_integer_or_float", "pack", "unpack"]
+__all__ = ["MAX_INTEGER", "MIN_INTEGER", "bounds_of", "is_integer_or_float", "pack", "unpack"]
 
 MIN_INTEGER: Final = -(2**63)
 MAX_INTEGER: Final = 2**63 - 1
-MAX_VALUE_BYTES: Final = 2**28
-"""SQLite's own limit is 10**9 unless its builder lowered it; a row is read and written whole."""
-
 _SURELY_SMALL: Final = MAX_VALUE_BYTES // 4
 
 

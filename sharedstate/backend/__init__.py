@@ -4,6 +4,7 @@ from sharedstate.backend.contract import Backend, add_numbers
 from sharedstate.backend.files import make_directory, open_private, translate_os_error
 from sharedstate.backend.forks import close_on_fork, fork_epoch, keep_on_fork, open_unshared
 from sharedstate.backend.locks import FileLock, Lock, LockDirectory
+from sharedstate.backend.places import state_directory
 from sharedstate.backend.presence import Presence, PresenceFiles, new_sharer
 from sharedstate.backend.urls import StoreUrl, format_size, parse_url
 from sharedstate.backend.waiting import MAX_TTL_S, Backoff, Deadline, check_ttl, clock_s
@@ -31,5 +32,6 @@ __all__ = [
     "open_private",
     "open_unshared",
     "parse_url",
+    "state_directory",
     "translate_os_error",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from sharedstate.backend.contract import Backend
     from sharedstate.backend.urls import StoreUrl
-    from sharedstate.model import Capabilities
+    from sharedstate.model import Capabilities, Costs
 
 __all__ = ["Plugin"]
 
@@ -20,6 +20,23 @@ class Plugin(Protocol):
 
     CAPABILITIES: Capabilities
     """The most that any store of this scheme gives; used to suggest a backend."""
+
+    COSTS: Costs
+    """What its verbs cost; one that says nothing is chosen only where no other suffices."""
+
+    def url_for(self, name: str) -> str:
+        """Return the URL of the store of an application of that name, for whoever names no place.
+
+        Its `CAPABILITIES`, `COSTS` and this are looked at wherever a store is
+        chosen, so they should load little.
+
+        Args:
+            name: 1 to 100 ASCII letters, digits, '.', '_' and '-'.
+
+        Raises:
+            UnavailableError: no store can be had here; says why and what to do.
+        """
+        ...
 
     def connect(self, url: StoreUrl) -> Backend:
         """Open the store that `url` names, creating it if there is none.

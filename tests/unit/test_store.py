@@ -269,9 +269,20 @@ def test_refusal_suggests_what_would_do() -> None:
         sharedstate.open("memory:x", scope=Scope.HOST)
 
     error = caught.value
-    assert (error.needed, error.given) == ("scope HOST", "scope INTERPRETER")
-    assert "sqlite:" in error.advice
+    assert error.needed.startswith("scope HOST")
+    assert error.given.startswith("scope INTERPRETER")
+    assert "'shm://x'" in error.advice
     assert "memory:" not in error.advice
+
+
+def test_refusal_names_schemes_where_no_store_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What suffices but has no place here is named by its scheme, so that its user can give one."""
+    monkeypatch.setattr("sharedstate.registry.named_schemes", list)
+
+    with pytest.raises(sharedstate.ScopeError) as caught:
+        sharedstate.open("memory:x", durability=Durability.DISK)
+
+    assert "file: or sqlite:" in caught.value.advice
 
 
 def test_broken_plugin_spoils_no_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
