@@ -8,8 +8,11 @@
 """
 
 from sharedstate.errors import (
+    AttemptsExhaustedError,
     BackendMissingError,
     CapacityError,
+    ClaimLostError,
+    ClaimTakenError,
     ClosedError,
     ConflictError,
     CorruptError,
@@ -21,6 +24,7 @@ from sharedstate.errors import (
     OutcomeUnknownError,
     ScopeError,
     StateError,
+    StoppingError,
     StoreAccessError,
     UnavailableError,
     UrlError,
@@ -32,12 +36,19 @@ from sharedstate.opening import remove
 from sharedstate.store import Store
 from sharedstate.transactions import Transaction
 
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
+if TYPE_CHECKING:
+    from sharedstate.coordination import Tasks, once
+
 __all__ = [
     "ABSENT",
+    "AttemptsExhaustedError",
     "BackendMissingError",
     "Capabilities",
     "CapacityError",
     "Change",
+    "ClaimLostError",
+    "ClaimTakenError",
     "Clock",
     "ClosedError",
     "ConflictError",
@@ -55,12 +66,34 @@ __all__ = [
     "Scope",
     "ScopeError",
     "StateError",
+    "StoppingError",
     "Store",
     "StoreAccessError",
+    "Tasks",
     "Transaction",
     "UnavailableError",
     "UrlError",
     "ValueTypeError",
+    "once",
     "open",
     "remove",
 ]
+
+_LAZY = {
+    "Tasks": "sharedstate.coordination",
+    "once": "sharedstate.coordination",
+}
+"""Names whose modules are imported when somebody asks for them (PEP 562): opening a store needs none of them."""
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(__import__(module, fromlist=[name]), name)
+    globals()[name] = found  # asked once
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

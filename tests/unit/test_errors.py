@@ -13,6 +13,14 @@ from sharedstate.errors import StateError
 
 _PLACE = {"url": "shm://x", "reason": "it is so", "advice": "Do this."}
 _EVERY: list[tuple[type[StateError], dict[str, Any], tuple[type[BaseException], ...]]] = [
+    (
+        errors.AttemptsExhaustedError,
+        {"what": "task 'a'", "attempts": 3, "error": "ValueError: so", "advice": "Do this."},
+        (RuntimeError,),
+    ),
+    (errors.ClaimLostError, {"what": "task 'a'", "reason": "it is so"}, (RuntimeError,)),
+    (errors.ClaimTakenError, {"what": "task 'a'", "reason": "it is so"}, (RuntimeError,)),
+    (errors.StoppingError, {"what": "task 'a'", "reason": "it is so"}, (RuntimeError,)),
     (errors.ConflictError, {"key": "k", "expected": 1, "found": 2}, ()),
     (errors.UnavailableError, _PLACE, ()),
     (errors.StoreAccessError, _PLACE, (errors.UnavailableError, PermissionError, OSError)),

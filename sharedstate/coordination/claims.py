@@ -1,0 +1,219 @@
+"""Who owns a record, whether it may be taken over, and how a late write is refused.
+
+    C1  The owner is a store handle's place among the sharers (`Store.join`),
+        not a pid; and each claim has an id of its own, so that two claims by
+        one handle differ.
+    C2  A record may be taken over only once its owner is gone for good: the
+        kernel says that the handle is absent, which it then stays (S1, S3); or
+        the handle is the asker's own and the claim's object has ended.  Time
+        never decides: slow, stopped and hung owners keep what they own.
+    C3  To take over is one compare-and-set on the generation at which the
+        record was judged, so of many takers one succeeds.
+    C4  Every write of an owner is checked, in the same commit, against the
+        claim that stands in the record: one that passed on refuses it, however
+        late it comes.
+    C5  A forked child owns nothing of its parent's: its handle has another place.
+
+Thread safety: any thread of the owning interpreter may act for a claim.
+Crash: a claim that was never recorded, or never taken back, is one whose owner
+is gone: see C2.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sharedstate.backend.waiting import Backoff, Deadline
+from sharedstate.errors import ClaimLostError, ConflictError, CorruptError, KeyFormatError, ScopeError
+from sharedstate.model import Owner
+
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, Final
+
+    from sharedstate.store import Store
+    from sharedstate.transactions import Transaction
+
+__all__ = [
+    "KEYS",
+    "Claim",
+    "Fenced",
+    "Living",
+    "corrupt",
+    "key_of",
+    "now_s",
+    "require_lasting",
+    "require_ours",
+    "transact",
+]
+
+KEYS: Final = "sharedstate:"
+"""What every key and lock that we put into a user's store starts with."""
+
+_held: set[str] = set()  # ids of the claims whose objects live, in this interpreter
+
+
+class Claim:
+    """One hold on one record, by this handle; it ends with this object at the latest (C2).
+
+    Attributes:
+        id: differs from that of every other claim.
+        owner: the handle's place among the sharers.
+        who: the calling thread, for people.
+    """
+
+    __slots__ = ("_store", "id", "owner", "who")
+
+    def __init__(self, store: Store) -> None:
+        self.id = os.urandom(8).hex()
+        self._store = store
+        self.owner = store.join()
+        self.who = str(Owner.current())
+        _held.add(self.id)  # before anyone can read it in a record
+
+    def is_ours(self) -> bool:
+        """Return whether the caller may act for it: not in a forked child, and not once it ended."""
+        return self.id in _held and self._store.join() == self.owner
+
+    def end(self) -> None:
+        """Let others of this interpreter take over what it owns.  Ending twice is no error."""
+        _held.discard(self.id)
+
+    def __del__(self) -> None:
+        if _held is not None:  # pyright: ignore[reportUnnecessaryComparison]  it is at the interpreter's end
+            _held.discard(self.id)
+
+
+class Living:
+    """Who is present, asked once of each owner: for one look over many records."""
+
+    __slots__ = ("_known", "_me", "_store")
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._me = store.join()
+        self._known: dict[str, bool] = {}
+
+    def holds(self, owner: str, claim: str) -> bool:
+        """Return whether that claim by that owner still stands (C2)."""
+        if owner == self._me:
+            return claim in _held
+        if owner not in self._known:
+            self._known[owner] = self._store.is_present(owner)
+        return self._known[owner]
+
+
+# --- Writing as an owner ------------------------------------------------------
+
+
+class Fenced:
+    """A transaction that commits only while the record at `key` is still the caller's (C4).
+
+    Args:
+        store: of the record, and of the effects.
+        key: of the record.
+        verify: raises `ClaimLostError` if the record's value says that the claim passed on.
+        committed: called once the block's writes are there.
+    """
+
+    def __init__(
+        self, store: Store, key: str, verify: Callable[[Any], object], committed: Callable[[], None] | None = None
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._verify = verify
+        self._committed = committed
+        self._transaction = store.transaction()
+
+    def __enter__(self) -> Transaction:
+        self._verify(self._transaction.get(self._key))  # so its commit expects the generation that was verified
+        return self._transaction
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            return
+        try:
+            self._transaction.commit()
+        except ConflictError as conflict:
+            if conflict.key == self._key:
+                self._verify(self._store.get(self._key))
+            raise
+        if self._committed is not None:
+            self._committed()
+
+
+def transact(begin: Callable[[], Fenced], body: Callable[[Transaction], Any], timeout_s: float | None = None) -> Any:
+    """Run `body(tx)` in a fenced transaction and return its result, again while others come between.
+
+    Raises:
+        ClaimLostError: the record is not the caller's any more; nothing was written.
+        ConflictError: every attempt within `timeout_s` lost a race; nothing was written.
+    """
+    deadline, backoff = Deadline(timeout_s), Backoff()
+    while True:
+        try:
+            with begin() as transaction:
+                return body(transaction)
+        except ConflictError:
+            if deadline.has_passed():
+                raise
+            backoff.sleep(deadline)
+
+
+def require_ours(claim: Claim, owner: Any, found: Any, what: str) -> None:
+    """Check that a record, by its `owner` and the id `found` in it, is that of `claim` and the claim the caller's.
+
+    Raises:
+        ClaimLostError: it is not.
+    """
+    if found != claim.id or owner != claim.owner:
+        raise ClaimLostError(what=what, reason="it passed on to another owner" if found else "nobody owns it any more")
+    if not claim.is_ours():
+        raise ClaimLostError(what=what, reason="it has ended, or belongs to the parent of this forked process")
+
+
+# --- Keys and records -------------------------------------------------------------
+
+
+def key_of(kind: str, *names: str) -> str:
+    """Return the key of a record; no two lists of names share one, whatever slashes they hold.
+
+    Raises:
+        KeyFormatError: a name is no str, or empty.
+    """
+    for name in names:
+        if type(name) is not str or not name:
+            raise KeyFormatError(found=f"made from the name {name!r}")
+    quoted = [name.replace("%", "%25").replace("/", "%2F") for name in names[:-1]]
+    return KEYS + "/".join([kind, *quoted, names[-1]])
+
+
+def now_s() -> float:
+    """Return the wall clock's time, to be shown to people and for nothing else."""
+    return time.time()
+
+
+def corrupt(store: Store, key: str, what: str) -> CorruptError:
+    """Return the error that says that `key` holds something else than a record of ours."""
+    advice = "If no program uses that key as its own, delete it; what it recorded is forgotten then."
+    return CorruptError(url=store.url, reason=f"{key!r} holds no record of {what}", advice=advice)
+
+
+def require_lasting(store: Store, what: str) -> None:
+    """Refuse a store that may forget on its own what `what` relies on.
+
+    Raises:
+        ScopeError: it evicts.
+    """
+    if store.capabilities.evicts:
+        raise ScopeError(
+            url=store.url,
+            needed=f"a store that keeps its entries, for {what}",
+            given="eviction when it is full",
+            advice="Open one without full=evict for coordination, beside this one for caching.",
+        )
