@@ -92,6 +92,7 @@ def report(request: Request) -> dict:
     return {
         "pid": os.getpid(),
         "parent": os.getppid(),
+        "uid": os.geteuid(),
         "interpreter": interpreter_id(),
         "gil": gil(),
         "thread": threading.get_native_id(),

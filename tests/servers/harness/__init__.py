@@ -2,10 +2,10 @@
 
 from .catalogue import MODES
 from .installed import MissingError
-from .load import RequestError, Topology, ask, copies, load, topology
+from .load import RequestError, Topology, ask, copies, load, reach_all, topology
 from .modes import Disturbance, Interpreter, Mode, Truth
 from .processes import wait_for
-from .server import Server, ServerError, start
+from .server import Server, ServerError, leftovers, start
 
 __all__ = [
     "MODES",
@@ -20,7 +20,9 @@ __all__ = [
     "Truth",
     "ask",
     "copies",
+    "leftovers",
     "load",
+    "reach_all",
     "start",
     "topology",
     "wait_for",

@@ -45,6 +45,7 @@ WSGISocketPrefix {directory}/wsgi
 _DAEMON = "WSGIDaemonProcess example {options} python-path={path}\nWSGIProcessGroup example\n"
 _EMBEDDED = "WSGIPythonPath {path}\n"
 _ALIASES = "WSGIScriptAlias /a {script}\nWSGIScriptAlias /b {script}\n"
+_LEGACY = frozenset({Interpreter.LEGACY})
 _DEFAULT_GROUPS = ("localhost:{port}|/a", "localhost:{port}|/b")
 
 
@@ -102,7 +103,7 @@ def _truth(processes: range, threads: int, *, multithread: bool, multiprocess: b
     """Return the truth of two mounts in two sub-interpreters, if `others` says nothing else."""
     default = {
         "interpreters": 2,
-        "interpreter": Interpreter.LEGACY,
+        "kinds": _LEGACY,
         "application_groups": _DEFAULT_GROUPS,
         "preloaded": False,
     }
@@ -111,9 +112,10 @@ def _truth(processes: range, threads: int, *, multithread: bool, multiprocess: b
     )
 
 
-_GLOBAL: dict[str, Any] = {"interpreters": 1, "interpreter": Interpreter.MAIN, "application_groups": ("",)}
+_GLOBAL: dict[str, Any] = {"interpreters": 1, "kinds": frozenset({Interpreter.MAIN}), "application_groups": ("",)}
 _PREFORK = _truth(up_to(150), 1, multithread=False, multiprocess=True)
 _THREADED = _truth(up_to(6), 25, multithread=True, multiprocess=True)
+_DAEMON_5X1 = _truth(exactly(5), 1, multithread=False, multiprocess=True)
 _DAEMON_2X25 = _truth(exactly(2), 25, multithread=True, multiprocess=True)
 _DAEMON_THREADS25 = _truth(exactly(1), 25, multithread=True, multiprocess=False)
 _IN_GLOBAL = "WSGIApplicationGroup %{{GLOBAL}}\n"
@@ -128,7 +130,7 @@ def _six(version: str) -> list[Mode]:
         _daemon(f"mod_wsgi6-{version}-daemon-2x25", "processes=2 threads=25", _DAEMON_2X25, **how),
     ]
     if version != "3.11":
-        own = {"interpreter": Interpreter.ISOLATED}
+        own = {"kinds": frozenset({Interpreter.ISOLATED})}
         modes += [
             _embedded(f"mod_wsgi6-{version}-own-gil-embedded", replace(_THREADED, **own), before=_OWN_GIL, **how),
             _daemon(
@@ -138,42 +140,25 @@ def _six(version: str) -> list[Mode]:
                 before=_OWN_GIL,
                 **how,
             ),
+            _daemon(
+                f"mod_wsgi6-{version}-own-gil-daemon-threads25",
+                "threads=25",
+                replace(_DAEMON_THREADS25, **own),
+                before=_OWN_GIL,
+                **how,
+            ),
         ]
     return modes
 
 
 def modes(versions: list[str]) -> list[Mode]:
     """Return the modes of Debian's mod_wsgi, and those of mod_wsgi 6 for each of these Pythons."""
+    named = "WSGIApplicationGroup shared\n"
+    in_named: dict[str, Any] = {"interpreters": 1, "application_groups": ("shared",)}
     prefork = _embedded("prefork", _PREFORK, mpm="prefork")
-    daemon = _daemon("daemon-2x25", "processes=2 threads=25", _DAEMON_2X25)
-    default = _truth(exactly(1), 15, multithread=True, multiprocess=False)
-    return [
-        prefork,
-        _embedded("worker", _THREADED, mpm="worker"),
-        _embedded("event", _THREADED),
-        _embedded("prefork-global", replace(_PREFORK, **_GLOBAL), mpm="prefork", before=_IN_GLOBAL),
-        _embedded("event-global", replace(_THREADED, **_GLOBAL), before=_IN_GLOBAL),
-        prefork.but("prefork-recycled", "MaxConnectionsPerChild 20", recycled=True),
-        _daemon("daemon-5x1", "processes=5 threads=1", _truth(exactly(5), 1, multithread=False, multiprocess=True)),
-        daemon,
-        _daemon("daemon-threads25", "threads=25", _DAEMON_THREADS25),
-        _daemon("daemon-p1-threads25", "processes=1 threads=25", replace(_DAEMON_THREADS25, multiprocess=True)),
-        _daemon("daemon-default", "", default),
-        _daemon("daemon-global", "threads=25", replace(_DAEMON_THREADS25, **_GLOBAL), before=_IN_GLOBAL),
-        _daemon("daemon-2x25-global", "processes=2 threads=25", replace(_DAEMON_2X25, **_GLOBAL), before=_IN_GLOBAL),
-        _daemon(
-            "daemon-named",
-            "threads=25",
-            replace(_DAEMON_THREADS25, interpreters=1, application_groups=("shared",)),
-            before="WSGIApplicationGroup shared\n",
-        ),
-        _mode(
-            "daemon-global-2files",
-            _IN_GLOBAL
-            + _DAEMON.replace("{options}", "threads=25")
-            + "WSGIScriptAlias /a {script}\nWSGIScriptAlias /b {second}\n",
-            replace(_DAEMON_THREADS25, **_GLOBAL, process_groups=("example",), executions=2),
-        ),
+    worker = _embedded("worker", _THREADED, mpm="worker")
+    event = _embedded("event", _THREADED)
+    in_global = [  # preloaded, since the aliases name both groups
         _mode(
             "daemon-2groups",
             "WSGIDaemonProcess first threads=25 python-path={path}\n"
@@ -186,25 +171,58 @@ def modes(versions: list[str]) -> list[Mode]:
             ),
         ),
         _mode(
+            "daemon-preloaded",
+            _DAEMON.replace("{options}", "processes=5 threads=1")
+            + "WSGIScriptAlias /a {script} process-group=example application-group=%{{GLOBAL}}\n"
+            "WSGIScriptAlias /b {script} process-group=example application-group=%{{GLOBAL}}\n",
+            replace(_DAEMON_5X1, **_GLOBAL | {"process_groups": ("example",), "preloaded": True}),
+        ),
+    ]
+    return [
+        prefork,
+        worker,
+        event,
+        _embedded("prefork-global", replace(_PREFORK, **_GLOBAL), mpm="prefork", before=_IN_GLOBAL),
+        _embedded("prefork-named", replace(_PREFORK, **in_named), mpm="prefork", before=named),
+        _embedded("worker-global", replace(_THREADED, **_GLOBAL), mpm="worker", before=_IN_GLOBAL),
+        _embedded("event-global", replace(_THREADED, **_GLOBAL), before=_IN_GLOBAL),
+        # The last of two lines of one directive counts.
+        prefork.but("prefork-1", "MaxRequestWorkers 1", processes=exactly(1), multiprocess=False),
+        worker.but("worker-1", "ServerLimit 1", "MaxRequestWorkers 25", processes=exactly(1), multiprocess=False),
+        event.but("event-1", "ServerLimit 1", "MaxRequestWorkers 25", processes=exactly(1), multiprocess=False),
+        worker.but("worker-1-thread", "ThreadsPerChild 1", processes=up_to(150), threads=1, multithread=False),
+        prefork.but("prefork-recycled", "MaxConnectionsPerChild 20", recycled=True),
+        _daemon("daemon-5x1", "processes=5 threads=1", _DAEMON_5X1),
+        _daemon("daemon-2x25", "processes=2 threads=25", _DAEMON_2X25),
+        _daemon("daemon-2x25-prefork", "processes=2 threads=25", _DAEMON_2X25, mpm="prefork"),
+        _daemon("daemon-threads25", "threads=25", _DAEMON_THREADS25),
+        _daemon("daemon-p1-threads25", "processes=1 threads=25", replace(_DAEMON_THREADS25, multiprocess=True)),
+        _daemon("daemon-default", "", replace(_DAEMON_THREADS25, threads=15)),
+        _daemon("daemon-threads1", "threads=1", replace(_DAEMON_THREADS25, threads=1, multithread=False)),
+        _daemon("daemon-global", "threads=25", replace(_DAEMON_THREADS25, **_GLOBAL), before=_IN_GLOBAL),
+        _daemon("daemon-2x25-global", "processes=2 threads=25", replace(_DAEMON_2X25, **_GLOBAL), before=_IN_GLOBAL),
+        _daemon("daemon-named", "threads=25", replace(_DAEMON_THREADS25, **in_named), before=named),
+        _mode(
+            "daemon-2named",
+            _DAEMON.replace("{options}", "threads=25")
+            + "WSGIScriptAlias /a {script} application-group=one\nWSGIScriptAlias /b {script} application-group=two\n",
+            replace(_DAEMON_THREADS25, process_groups=("example",), application_groups=("one", "two")),
+        ),
+        _mode(
+            "daemon-global-2files",
+            _IN_GLOBAL
+            + _DAEMON.replace("{options}", "threads=25")
+            + "WSGIScriptAlias /a {script}\nWSGIScriptAlias /b {second}\n",
+            replace(_DAEMON_THREADS25, **_GLOBAL, process_groups=("example",), executions=2, scripts=2),
+        ),
+        *in_global,
+        _mode(
             "mixed",
             "WSGIPythonPath {path}\nWSGIDaemonProcess example threads=25 python-path={path}\n"
             "WSGIScriptAlias /a {script}\n"
             "WSGIScriptAlias /b {script} process-group=example\n",
             replace(
                 _THREADED, processes=range(2, 8), interpreters=1, process_groups=("", "example"), multiprocess=None
-            ),
-        ),
-        _mode(
-            "daemon-preloaded",
-            _DAEMON.replace("{options}", "processes=5 threads=1")
-            + "WSGIScriptAlias /a {script} process-group=example application-group=%{{GLOBAL}}\n"
-            "WSGIScriptAlias /b {script} process-group=example application-group=%{{GLOBAL}}\n",
-            _truth(
-                exactly(5),
-                1,
-                multithread=False,
-                multiprocess=True,
-                **_GLOBAL | {"process_groups": ("example",), "preloaded": True},
             ),
         ),
         _daemon(

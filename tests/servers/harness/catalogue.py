@@ -5,4 +5,5 @@ from __future__ import annotations
 from . import apache, others
 from .installed import environments
 
-MODES = {mode.name: mode for mode in [*apache.modes(list(environments())), *others.modes()]}
+_VERSIONS = list(environments())
+MODES = {mode.name: mode for mode in [*apache.modes(_VERSIONS), *others.modes(_VERSIONS)]}

@@ -54,17 +54,34 @@ class Truth:
 
     processes: range  # that answer requests, at the same time
     interpreters: int = 1  # of this application, in each such process
-    threads: int | None = 1  # that answer requests at the same time, in each process; None: coroutines or greenlets
-    interpreter: Interpreter = Interpreter.MAIN
+    kinds: frozenset[Interpreter] = frozenset({Interpreter.MAIN})
+    threads: int | None = 1  # that answer requests at the same time, in each process; None: no limit, or no threads
     multithread: bool | None = None  # what environ says; None: nothing, or not the same in all mounts
     multiprocess: bool | None = None
     application_groups: tuple[str, ...] = ()  # mod_wsgi's, {port} to be filled in; "" is %{GLOBAL}
     process_groups: tuple[str, ...] = ()  # mod_wsgi's; "" is embedded
-    executions: int = 1  # of the application's module, in each interpreter (or in the master alone)
-    in_master: bool = False  # the module ran before the fork: the workers hold copies of one run
+    executions: int = 1  # of the application's module, in each interpreter (or in the master's copy of it)
+    scripts: int = 1  # copies of that module's globals in each interpreter
+    in_master: bool = False  # the module ran before the fork: the workers hold copies of that one run
+    also_in_master: bool = False  # the module ran there once more, beside the workers
     preloaded: bool = True  # the module ran before the first request
     recycled: bool = False  # processes end after so many requests, and others take their place
     supervised: bool = True  # the processes have a parent that is the server's own
+
+    @property
+    def exact(self) -> bool:
+        """Whether the server makes the number of processes exact."""
+        return len(self.processes) == 1
+
+    @property
+    def module_runs(self) -> range:
+        """How often the application's module is executed after one start, when all that may answer did."""
+        each = self.interpreters * self.executions
+        if self.in_master:
+            return exactly(each)
+        extra = int(self.also_in_master)
+        last = 1_000_000 if self.recycled else self.processes[-1] * each + extra
+        return range(self.processes[0] * (each if self.exact else self.executions) + extra, last + 1)
 
 
 class Place(NamedTuple):
@@ -88,7 +105,7 @@ class Place(NamedTuple):
         return self.directory / "state"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Mode:
     """One configuration of one server.
 
@@ -97,7 +114,7 @@ class Mode:
     """
 
     name: str
-    server: str
+    server: str  # the program that serves: mod_wsgi, gunicorn, uwsgi, ...
     truth: Truth
     command: Callable[[Place, tuple[str, ...]], list[str]]
     mounts: tuple[str, ...] = ("",)
@@ -106,6 +123,9 @@ class Mode:
     ready: str = ""  # a line that the log gains at each start; without it, an answer is enough
     signals: dict[Disturbance, signal.Signals] = field(default_factory=dict)
     stop_signal: signal.Signals = signal.SIGTERM
+
+    def __repr__(self) -> str:
+        return f"MODES[{self.name!r}]"
 
     def __str__(self) -> str:
         return self.name

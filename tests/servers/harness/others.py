@@ -6,14 +6,14 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from .modes import Disturbance, Mode, Place, Truth, exactly
+from .modes import Disturbance, Interpreter, Mode, Place, Truth, exactly
 
 LAUNCHERS = Path(__file__).resolve().parent / "launchers"
 _SUPERVISED = frozenset({Disturbance.CYCLE, Disturbance.KILL_WORKER, Disturbance.KILL_MASTER})
 _HUP = {Disturbance.HUP: signal.SIGHUP, Disturbance.GRACEFUL: signal.SIGHUP}
 
 
-def _gunicorn(name: str, arguments: str, truth: Truth) -> Mode:
+def _gunicorn(name: str, arguments: str, truth: Truth, python: str = "") -> Mode:
     def command(place: Place, extra: tuple[str, ...]) -> list[str]:
         return [
             place.environment.command("gunicorn"),
@@ -28,12 +28,13 @@ def _gunicorn(name: str, arguments: str, truth: Truth) -> Mode:
         server="gunicorn",
         truth=truth,
         command=command,
+        python=python,
         disturbances=_SUPERVISED | {Disturbance.GRACEFUL, Disturbance.HUP, Disturbance.USR2},
         signals=_HUP,
     )
 
 
-def _uwsgi(name: str, arguments: str, truth: Truth, *, mounts: tuple[str, ...] = ("",)) -> Mode:
+def _uwsgi(name: str, arguments: str, truth: Truth, *, mounts: tuple[str, ...] = ("",), python: str = "") -> Mode:
     def command(place: Place, extra: tuple[str, ...]) -> list[str]:
         files = [f"--mount={mount}={place.script}" for mount in mounts if mount]
         return [
@@ -53,6 +54,7 @@ def _uwsgi(name: str, arguments: str, truth: Truth, *, mounts: tuple[str, ...] =
         truth=truth,
         command=command,
         mounts=mounts,
+        python=python,
         disturbances=_SUPERVISED | {Disturbance.GRACEFUL, Disturbance.HUP} if supervised else {Disturbance.CYCLE},
         signals=_HUP if supervised else {},
     )
@@ -76,33 +78,46 @@ def _workers(processes: int, threads: int | None = 1, **others: Any) -> Truth:
 _UNFLAGGED: dict[str, Any] = {"multithread": None, "multiprocess": None}
 
 
-def modes() -> list[Mode]:
+def modes(versions: list[str]) -> list[Mode]:
+    """Return the modes on the distribution's Python, the first of `versions`, and two for each other version."""
     alone = {"supervised": False}
+    two_mounts: dict[str, Any] = {"mounts": ("/a", "/b")}
+    two_interpreters = {"interpreters": 2, "kinds": frozenset({Interpreter.MAIN, Interpreter.LEGACY})}
     return [
         _gunicorn("sync-4", "--workers 4", _workers(4)),
         _gunicorn("sync-1", "--workers 1", _workers(1)),
         _gunicorn("gthread-2x8", "--workers 2 --threads 8", _workers(2, 8)),
+        _gunicorn("gthread-1x8", "--workers 1 --threads 8", _workers(1, 8)),
         _gunicorn("preload-4", "--workers 4 --preload", _workers(4, in_master=True)),
+        _gunicorn("preload-gthread-2x8", "--workers 2 --threads 8 --preload", _workers(2, 8, in_master=True)),
         _gunicorn("gevent-2", "--workers 2 --worker-class gevent", _workers(2, None)),
         _gunicorn("recycled-4", "--workers 4 --max-requests 20", _workers(4, recycled=True)),
         _uwsgi("4", "--master --processes 4", _workers(4, in_master=True)),
         _uwsgi("lazy-4", "--master --processes 4 --lazy-apps", _workers(4)),
         _uwsgi("threads-8", "--master --processes 1 --threads 8", _workers(1, 8, in_master=True)),
-        _uwsgi("mounts-2", "--master --processes 2", _workers(2, interpreters=2, in_master=True), mounts=("/a", "/b")),
+        _uwsgi("2x8", "--master --processes 2 --threads 8", _workers(2, 8, in_master=True)),
+        _uwsgi("mounts-2", "--master --processes 2", _workers(2, in_master=True, **two_interpreters), **two_mounts),
+        _uwsgi("mounts-lazy-2", "--master --processes 2 --lazy-apps", _workers(2, **two_interpreters), **two_mounts),
         _uwsgi(
             "single-interpreter-2",
             "--master --processes 2 --single-interpreter",
             _workers(2, in_master=True, executions=2),
-            mounts=("/a", "/b"),
+            **two_mounts,
         ),
         _uwsgi("alone", "", _workers(1, **alone)),
-        _other("uvicorn", "uvicorn", "uvicorn --port {port} asgi:application", _workers(1, None, **_UNFLAGGED | alone)),
+        _other(
+            "uvicorn",
+            "uvicorn",
+            "uvicorn --no-access-log --port {port} asgi:application",
+            _workers(1, None, **_UNFLAGGED | alone),
+        ),
         _other(
             "uvicorn",
             "uvicorn-2",
-            "uvicorn --port {port} --workers 2 asgi:application",
+            "uvicorn --no-access-log --port {port} --workers 2 asgi:application",
             _workers(2, None, **_UNFLAGGED),
-            disturbances=_SUPERVISED,
+            disturbances=_SUPERVISED | {Disturbance.HUP},
+            signals=_HUP,
         ),
         _other(
             "hypercorn",
@@ -115,6 +130,8 @@ def modes() -> list[Mode]:
             "granian-2",
             "granian --interface wsgi --port {port} --workers 2 --blocking-threads 1 application:application",
             _workers(2, 1, multithread=True, multiprocess=False),
+            disturbances=frozenset({Disturbance.CYCLE, Disturbance.HUP}),
+            signals=_HUP,
         ),
         _other(
             "waitress",
@@ -133,7 +150,15 @@ def modes() -> list[Mode]:
             "werkzeug",
             "werkzeug-reloader",
             "python {launchers}/werkzeug_server.py {port} reload",
-            _workers(1, None, multithread=True),
+            _workers(1, None, multithread=True, also_in_master=True),
             disturbances=frozenset({Disturbance.CYCLE, Disturbance.TOUCH}),
+        ),
+        *(
+            mode
+            for version in versions[1:]
+            for mode in (
+                _gunicorn(f"{version}-gthread-2x8", "--workers 2 --threads 8", _workers(2, 8), version),
+                _uwsgi(f"{version}-4", "--master --processes 4", _workers(4, in_master=True), python=version),
+            )
         ),
     ]

@@ -48,6 +48,15 @@ def in_sessions(sessions: Iterable[int]) -> list[Process]:
     return list(found.values())
 
 
+def is_helper(process: Process) -> bool:
+    """Say whether it is multiprocessing's tracker of resources, which some servers bring along and never replace."""
+    try:
+        with open(f"/proc/{process.pid}/cmdline", "rb") as file:
+            return b"multiprocessing.resource_tracker" in file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def send(process: Process, number: int) -> None:
     """Signal this very process; nothing happens if it is gone, or its pid is another's by now."""
     try:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .installed import environments, library
 from .load import ask, fetch
 from .modes import Disturbance, Mode, Place
-from .processes import Process, find_process, in_sessions, send, wait_for
+from .processes import Process, find_process, in_sessions, is_helper, send, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +55,14 @@ def start(mode: Mode, application: Path, *extra: str) -> Iterator[Server]:
         if server is not None:
             server.end()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+_all_sessions: set[int] = set()
+
+
+def leftovers() -> list[Process]:
+    """Return the processes that still live of all servers that this process ever started."""
+    return in_sessions(_all_sessions)
 
 
 class Server:
@@ -113,6 +121,7 @@ class Server:
                 start_new_session=True,
             )
         self._sessions.add(self._master.pid)
+        _all_sessions.add(self._master.pid)
         self._wait_until_ready(ready)
 
     def stop(self) -> None:
@@ -251,7 +260,7 @@ class Server:
         if how not in self.mode.signals:
             raise ServerError(f"{self.mode} knows no {how}")
         ready = self._ready_lines()
-        workers = {process for process in self.processes() if process.pid != self.master}
+        workers = {process for process in self.processes() if process.pid != self.master and not is_helper(process)}
         self._signal_master(self.mode.signals[how])
         if not self.mode.ready:
             self._wait(lambda: not workers & set(self.processes()), f"the end of the old workers after {how}")

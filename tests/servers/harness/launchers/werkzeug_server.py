@@ -1,4 +1,4 @@
-"""Serve application.py of the current directory with werkzeug, a thread per request: werkzeug_server.py PORT [reload]."""
+"""Serve application.py of the current directory with werkzeug, a thread each: werkzeug_server.py PORT [reload]."""
 
 import sys
 
