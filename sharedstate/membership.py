@@ -57,6 +57,17 @@ class Membership:
                 _remember(self)
         return presence.token
 
+    def try_join(self) -> None:
+        """Take a place if there is room for it; whoever needs it calls `join`, which says what is wrong.
+
+        A full disk, or one that may only be read, must not keep a store from
+        being opened and read.
+        """
+        try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import
+            self.join()
+        except StateError:
+            pass
+
     def leave(self) -> None:
         """Give the place back.  Leaving twice is no error."""
         with self._turn:
@@ -69,10 +80,7 @@ class Membership:
         """Take a place in the forked child, whatever thread of the parent was at work."""
         self._turn = RLock()
         if self._presence is not None:
-            try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import
-                self.join()
-            except StateError:
-                pass  # a full disk, say: `join` says so when somebody needs the place
+            self.try_join()
 
 
 _members: dict[int, ref[Membership]] = {}

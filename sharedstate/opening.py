@@ -17,7 +17,6 @@ import os
 from sharedstate import registry
 from sharedstate.backend.urls import parse_url
 from sharedstate.errors import ScopeError, StateError, UrlError
-from sharedstate.membership import Membership
 from sharedstate.model import Durability, Scope
 from sharedstate.store import Store
 
@@ -77,14 +76,11 @@ def open_store(
     except BaseException:
         backend.close()
         raise
-    if shortfall:
-        from sharedstate.shortfalls import declare
+    if not shortfall:
+        return Store.opened(backend)
+    from sharedstate.shortfalls import declare
 
-        store = Store(backend, "", (Membership(backend.announce), declare(backend.url, shortfall)))
-    else:
-        store = Store(backend)
-    store.join()
-    return store
+    return Store.opened(backend, declare(backend.url, shortfall))
 
 
 def _open_chosen(name: str | None, scope: Scope | None, durability: Durability | None) -> Store:
@@ -96,9 +92,8 @@ def _open_chosen(name: str | None, scope: Scope | None, durability: Durability |
         parse_url(f"any:{name}").name()  # refuses what no backend could use
     deployment = detect()
     choice = choose(deployment, needs_of(deployment, scope, durability), name=name)
-    store = Store(registry.connect(choice.url))
+    store = Store.opened(registry.connect(choice.url))
     store.choice = choice
-    store.join()
     look_around(store, deployment)
     return store
 

@@ -31,10 +31,7 @@ def declare(url: str, shortfall: list[str]) -> Membership:
     """List the store as open, until the returned place is left."""
     place = PresenceFiles(LockDirectory(url, f"{_DIRECTORY}/{_PREFIX}{os.geteuid()}"))
     membership = Membership(place.announce, {"url": url, "shortfall": list(shortfall), "program": sys.argv[:1]})
-    try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import
-        membership.join()
-    except StateError:
-        pass  # a full disk, say: the store works, only its listing does not
+    membership.try_join()
     return membership
 
 

@@ -66,6 +66,18 @@ class Store(MutableMapping[str, "Any"]):
     interpreter or process opens its own by `url` (pickling a Store does that).
     """
 
+    @classmethod
+    def opened(cls, backend: Backend, beside: Membership | None = None) -> Self:
+        """Return the store of a fresh handle, which takes its place among the sharers.
+
+        Args:
+            backend: the handle.
+            beside: another place that it holds until it is closed.
+        """
+        own = Membership(backend.announce)
+        own.try_join()
+        return cls(backend, "", (own,) if beside is None else (own, beside))
+
     def __init__(self, backend: Backend, prefix: str = "", places: Sequence[Membership] = ()) -> None:
         self._backend = backend
         self._prefix = prefix
@@ -410,7 +422,7 @@ class Store(MutableMapping[str, "Any"]):
     def join(self) -> str:
         """Take a place among the store's sharers, unless this handle has one, and return its token.
 
-        `sharedstate.open` does so.  The place is this handle's in this process:
+        `sharedstate.open` does so where there is room for it.  The place is this handle's in this process:
         a forked child gets another.  The kernel ends it when the process dies,
         and `close` before that; who is not among the sharers any more never
         comes back, so what it left behind may be taken over.
@@ -533,8 +545,9 @@ _LOOK_AT_PREFIX_S: Final = 10.0
 def _reopen(url: str, prefix: str) -> Store:
     from sharedstate.registry import connect
 
-    store = Store(connect(url), prefix)
-    store.join()
+    store = Store.opened(connect(url))
+    for name in filter(None, prefix.split(_SEPARATOR)):
+        store = store.namespace(name)
     return store
 
 

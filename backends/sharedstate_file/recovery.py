@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 
-from sharedstate.backend import make_directory, translate_os_error
+from sharedstate.backend import PresenceFiles, make_directory, translate_os_error
 from sharedstate.errors import CorruptError
 from sharedstate.model import ABSENT, boot_id
 from sharedstate_file.head import REMOVED, Head, length_of, word_of
@@ -183,7 +183,7 @@ def finish_removal(place: Place) -> None:
     place.drop_logs()
     if os.path.isdir(place.locks) and not os.path.islink(place.locks):
         for name in os.listdir(place.locks):
-            if name.endswith(".lock"):
+            if name.endswith((".lock", *PresenceFiles.ENDINGS)):
                 os.unlink(os.path.join(place.locks, name))
         _try_rmdir(place.locks)
     for path in (place.head, place.lock):

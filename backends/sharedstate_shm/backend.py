@@ -67,6 +67,7 @@ def connect(url: StoreUrl) -> ShmBackend:
         any_owner = os.geteuid() == 0
         table = _core.open_region(directory, _region(name), text, size, mode, full == "evict", any_owner, timeout_s)
     except OSError as error:
+        error.filename = os.path.join(_DIRECTORY, _region(name))
         raise translate_os_error(text, error) from error
     except ValueError as error:
         _refuse(text, name, error)

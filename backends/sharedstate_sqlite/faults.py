@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from sharedstate.backend import advise_on_denial, parse_url
 from sharedstate.errors import (
     CapacityError,
     CorruptError,
@@ -71,10 +72,11 @@ def translate(url: str, error: Error, is_writing: bool) -> StateError:
     if code in {_FULL, _TOOBIG}:
         return CapacityError(url=url, reason=reason, advice="Free space on its file system, or store less.")
     if code in {_READONLY, _CANTOPEN, _PERM, _AUTH}:
-        advice = (
+        usual = (
             f"Make the file and its directory writable for uid {os.geteuid()}: SQLite makes files beside the database. "
             "If they are, raise the limit of open files (ulimit -n)."
         )
+        advice = advise_on_denial(url, parse_url(url).path(), usual)
         return StoreAccessError(url=url, reason=reason, advice=advice)
     if code == _IOERR:
         if is_writing:

@@ -16,7 +16,7 @@ import stat
 
 from sharedstate.errors import CapacityError, StateError, StoreAccessError, UnavailableError
 
-__all__ = ["make_directory", "open_private", "translate_os_error"]
+__all__ = ["advise_on_denial", "make_directory", "open_private", "translate_os_error"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -32,8 +32,7 @@ def translate_os_error(url: str, error: OSError) -> StateError:
         advice = "A symbolic link stands where a store should be; name its target, or remove the link."
         return StoreAccessError(url=url, reason=reason, advice=advice)
     if error.errno in _DENIED:
-        advice = f"Make it readable and writable for uid {os.geteuid()}, or name another place."
-        return StoreAccessError(url=url, reason=reason, advice=advice)
+        return StoreAccessError(url=url, reason=reason, advice=advise_on_denial(url, error.filename))
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         return UnavailableError(url=url, reason=reason, advice="Raise the limit of open files (ulimit -n).")
     if error.errno == errno.EISDIR:
@@ -43,6 +42,28 @@ def translate_os_error(url: str, error: OSError) -> StateError:
         advice = "A file stands where a directory should be; name another."
         return UnavailableError(url=url, reason=reason, advice=advice)
     return UnavailableError(url=url, reason=reason, advice="Mend that and try again.")
+
+
+def advise_on_denial(url: str, path: str | None, otherwise: str = "") -> str:
+    """Return what to do where the kernel refuses `path` to us: `otherwise`, unless root was there first."""
+    uid = os.geteuid()
+    if path and uid != 0 and _owner_of(path) == 0:
+        return (
+            f"root made it first. As root: `sharedstate remove '{url}'` if nothing in it is needed, else give it away "
+            f"with `chown -R {uid}` on it and what lies beside it; then let uid {uid} open it first."
+        )
+    return otherwise or f"Make it readable and writable for uid {uid}, or name another place."
+
+
+def _owner_of(path: str) -> int | None:
+    while path not in {"", "/"}:
+        try:
+            return os.lstat(path).st_uid
+        except PermissionError:
+            path = os.path.dirname(path)  # it lies in a directory that keeps us out: whose?
+        except OSError:
+            return None
+    return None
 
 
 def make_directory(url: str, path: str, mode: int = 0o700) -> None:

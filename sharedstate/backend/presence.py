@@ -107,6 +107,9 @@ class FilePresence(Presence):
 class PresenceFiles:
     """The sharers of one store, as files in the directory of its locks."""
 
+    ENDINGS: Final = (_NAMED, _UNNAMED)
+    """Of its files' names."""
+
     def __init__(self, directory: LockDirectory) -> None:
         self._directory = directory
 

@@ -239,7 +239,7 @@ def test_another_users_region_is_refused(url: str) -> None:
 
 def test_without_the_c_module_it_says_what_to_do(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the C core was not built, shm: raises BackendMissingError that names the remedy."""
-    monkeypatch.setattr(backend, "_MISSING", "No module named 'sharedstate_shm._core'")
+    monkeypatch.setitem(sys.modules, "sharedstate_shm._core", None)
 
     with pytest.raises(BackendMissingError, match="compiler"):
         sharedstate.open(url)
