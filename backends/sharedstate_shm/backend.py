@@ -67,7 +67,7 @@ def connect(url: StoreUrl) -> ShmBackend:
         any_owner = os.geteuid() == 0
         table = _core.open_region(directory, _region(name), text, size, mode, full == "evict", any_owner, timeout_s)
     except OSError as error:
-        error.filename = os.path.join(_DIRECTORY, _region(name))
+        error.filename = _path(name)
         raise translate_os_error(text, error) from error
     except ValueError as error:
         _refuse(text, name, error)
@@ -86,12 +86,13 @@ def connect(url: StoreUrl) -> ShmBackend:
             f"the region exists with full={kept}",
             f"Leave full out to use it, or remove it first: sharedstate remove shm://{name}.",
         )
-    return ShmBackend(text, table, LockDirectory(text, os.path.join(_DIRECTORY, _PREFIX + name + _LOCKS), mode))
+    locks = LockDirectory(text, os.path.join(_DIRECTORY, _PREFIX + name + _LOCKS), mode, _path(name))
+    return ShmBackend(text, table, locks)
 
 
 def exists(url: StoreUrl) -> bool:
     """Return whether there is a region of that name."""
-    return os.path.lexists(os.path.join(_DIRECTORY, _region(url.name())))
+    return os.path.lexists(_path(url.name()))
 
 
 def discover() -> list[str]:
@@ -283,6 +284,10 @@ def _region(name: str) -> str:
     return _PREFIX + name + _REGION
 
 
+def _path(name: str) -> str:
+    return os.path.join(_DIRECTORY, _region(name))
+
+
 def _open_directory(url: str) -> int:
     try:
         return os.open(_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -293,7 +298,7 @@ def _open_directory(url: str) -> int:
 def _refuse(url: str, name: str, error: ValueError) -> NoReturn:
     """Raise what the table found in place of a region."""
     status, reason = error.args
-    path = os.path.join(_DIRECTORY, _region(name))
+    path = _path(name)
     failures = _core.FAILURES
     if os.path.islink(path):
         raise StoreAccessError(

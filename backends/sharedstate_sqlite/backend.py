@@ -359,7 +359,7 @@ class SqliteBackend(Backend):
         return PresenceFiles(self._lock_files()).is_present(token)
 
     def _lock_files(self) -> LockDirectory:
-        return LockDirectory(self.url, f"{self._pool.path}.locks", self._mode)
+        return LockDirectory(self.url, f"{self._pool.path}.locks", self._mode, self._pool.path)
 
     # --- Figures and the end ------------------------------------------------
 

@@ -16,7 +16,7 @@ import stat
 
 from sharedstate.errors import CapacityError, StateError, StoreAccessError, UnavailableError
 
-__all__ = ["advise_on_denial", "make_directory", "open_private", "translate_os_error"]
+__all__ = ["advise_on_denial", "hand_over", "make_directory", "open_private", "translate_os_error"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -83,7 +83,7 @@ def make_directory(url: str, path: str, mode: int = 0o700) -> None:
             pass
         else:
             os.chmod(path, mode)  # whatever the umask
-            _hand_over(path, path)
+            hand_over(path, parent or ".")
         found = os.lstat(path)
     except OSError as error:
         raise translate_os_error(url, error) from error
@@ -137,15 +137,15 @@ def _create(path: str, flags: int, mode: int) -> int:
     except FileExistsError:
         return os.open(path, flags & ~os.O_CREAT)
     os.fchmod(fd, mode)
-    _hand_over(path, fd)
+    hand_over(fd, os.path.dirname(path) or ".")
     return fd
 
 
-def _hand_over(path: str, made: str | int) -> None:
-    """Give what root has `made` in another user's directory to that user."""
+def hand_over(made: str | int, like: str) -> None:
+    """Give what root has `made` to the user to whom `like`, a store's file or directory, belongs."""
     if os.geteuid() != 0:
         return
-    home = os.stat(os.path.dirname(path) or ".")
+    home = os.stat(like)
     if home.st_uid != 0:
         os.chown(made, home.st_uid, home.st_gid)
 

@@ -25,7 +25,7 @@ from abc import ABC, abstractmethod
 from errno import ENOSPC
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
-from sharedstate.backend.files import make_directory, open_private, translate_os_error
+from sharedstate.backend.files import hand_over, make_directory, open_private, translate_os_error
 from sharedstate.backend.forks import fork_epoch, keep_on_fork, open_unshared
 from sharedstate.backend.waiting import Backoff, Deadline
 from sharedstate.errors import CorruptError, LockLostError, LockOwnershipError, LockTimeoutError
@@ -225,10 +225,11 @@ class LockDirectory:
     latter with "=" and newline written as =3d and =0a.
     """
 
-    def __init__(self, url: str, path: str, mode: int = 0o600) -> None:
+    def __init__(self, url: str, path: str, mode: int = 0o600, beside: str = "") -> None:
         self.url = url
         self.path = path
         self.mode = mode
+        self._beside = beside  # the store's own file: whose it is, his are its locks, also if root makes them
 
     def lock(self, name: str, timeout_s: float | None = None) -> FileLock:
         """Return the lock of this name, not yet acquired."""
@@ -250,6 +251,8 @@ class LockDirectory:
         except FileNotFoundError:
             # Whoever may read the files must be able to reach them.
             make_directory(self.url, self.path, self.mode | (self.mode & 0o444) >> 2)
+            if self._beside:
+                hand_over(self.path, self._beside)
             return open_private(self.url, path, os.O_RDWR | os.O_CREAT, self.mode)
 
     def remove(self) -> None:

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from sharedstate.backend import Lock
     from sharedstate.store import Store
 
-__all__ = ["STORE_COMMANDS", "scheme_group"]
+__all__ = ["STORE_COMMANDS", "open_existing", "scheme_group"]
 
 _ABSENT: Final = object()
 
 
-def _open_existing(url: str) -> Store:
+def open_existing(url: str) -> Store:
     """Open the store, which must be there."""
     parsed = parse_url(url)
     plugin = registry.find_plugin(parsed)
@@ -53,7 +53,7 @@ def _fail(reason: str) -> None:
 @click.argument("key")
 def get_value(url: str, key: str) -> None:
     """Print the value of KEY as JSON."""
-    with _open_existing(url) as store:
+    with open_existing(url) as store:
         value = store.get(key, _ABSENT)
     if value is _ABSENT:
         _fail(f"{url}: no key {key!r}")
@@ -83,7 +83,7 @@ def set_value(url: str, key: str, value: str, ttl_s: float | None, text: bool) -
 @click.argument("key")
 def delete_value(url: str, key: str) -> None:
     """Remove KEY."""
-    with _open_existing(url) as store:
+    with open_existing(url) as store:
         was_there = store.delete(key)
     if not was_there:
         _fail(f"{url}: no key {key!r}")
@@ -94,7 +94,7 @@ def delete_value(url: str, key: str) -> None:
 @click.argument("prefix", default="")
 def list_keys(url: str, prefix: str) -> None:
     """Print the keys, one a line, that start with PREFIX."""
-    with _open_existing(url) as store:
+    with open_existing(url) as store:
         for key in sorted(store.keys(prefix)):
             click.echo(key)
 
@@ -107,7 +107,7 @@ def dump(url: str, prefix: str) -> None:
 
     Each line is consistent in itself; the store may change between two lines.
     """
-    with _open_existing(url) as store:
+    with open_existing(url) as store:
         for key in sorted(store.keys(prefix)):
             entry = store.read(key)
             if entry is not None:
@@ -120,7 +120,7 @@ def dump(url: str, prefix: str) -> None:
 @click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="End after that time without a change.")
 def watch(url: str, prefix: str, timeout_s: float | None) -> None:
     """Print each change of a key that starts with PREFIX, as a line of JSON, from now on."""
-    with _open_existing(url) as store:
+    with open_existing(url) as store:
         try:
             for change in store.watch(prefix, timeout_s):
                 if change.entry is None:
@@ -146,7 +146,7 @@ def _entry_line(key: str, value: Any, generation: int, expires_at: float | None)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show_stats(url: str, as_json: bool) -> None:
     """Print figures: entries, bytes, capacity and the backend's own."""
-    with _open_existing(url) as store:
+    with open_existing(url) as store:
         figures = store.stats()
         claim = store.capabilities
     facts = {"url": store.url, "scope": claim.scope.name, "durability": claim.durability.name, **figures}
@@ -162,7 +162,7 @@ def show_stats(url: str, as_json: bool) -> None:
 @click.argument("url")
 def check(url: str) -> None:
     """Verify every invariant of what is stored."""
-    with _open_existing(url) as store:
+    with open_existing(url) as store:
         store.check()
         click.echo(f"{store.url}: whole, {len(store)} entries")
 
@@ -172,7 +172,7 @@ def check(url: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print lines of JSON.")
 def show_locks(url: str, as_json: bool) -> None:
     """Print the named locks: whether held, by whom (or by whom last), the fencing token, since when."""
-    with _open_existing(url) as store:
+    with open_existing(url) as store:
         records = sorted(store.locks(), key=lambda record: record.name)
     if as_json:
         for record in records:
@@ -202,7 +202,7 @@ def remove(url: str, yes: bool) -> None:
 
 def _remove(url: str, yes: bool) -> None:
     try:
-        store = _open_existing(url)
+        store = open_existing(url)
     except CorruptError as error:
         click.echo(f"sharedstate: {error}", err=True)
         _confirm(f"Remove what is there, though it is damaged and cannot say who holds its locks: {url}?", yes)
