@@ -39,13 +39,27 @@ from sharedstate.transactions import Transaction
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from sharedstate.coordination import Tasks, once
+    from sharedstate.deployment import (
+        MANY,
+        Certainty,
+        Deployment,
+        Fact,
+        Incarnation,
+        detect,
+        incarnation,
+        is_stopping,
+        when_serving,
+        when_stopping,
+    )
 
 __all__ = [
     "ABSENT",
+    "MANY",
     "AttemptsExhaustedError",
     "BackendMissingError",
     "Capabilities",
     "CapacityError",
+    "Certainty",
     "Change",
     "ClaimLostError",
     "ClaimTakenError",
@@ -54,8 +68,11 @@ __all__ = [
     "ConflictError",
     "CorruptError",
     "CounterOverflowError",
+    "Deployment",
     "Durability",
     "Entry",
+    "Fact",
+    "Incarnation",
     "KeyFormatError",
     "LockLostError",
     "LockOwnershipError",
@@ -74,14 +91,29 @@ __all__ = [
     "UnavailableError",
     "UrlError",
     "ValueTypeError",
+    "detect",
+    "incarnation",
+    "is_stopping",
     "once",
     "open",
     "remove",
+    "when_serving",
+    "when_stopping",
 ]
 
 _LAZY = {
+    "MANY": "sharedstate.deployment",
+    "Certainty": "sharedstate.deployment",
+    "Deployment": "sharedstate.deployment",
+    "Fact": "sharedstate.deployment",
+    "Incarnation": "sharedstate.deployment",
     "Tasks": "sharedstate.coordination",
+    "detect": "sharedstate.deployment",
+    "incarnation": "sharedstate.deployment",
+    "is_stopping": "sharedstate.deployment",
     "once": "sharedstate.coordination",
+    "when_serving": "sharedstate.deployment",
+    "when_stopping": "sharedstate.deployment",
 }
 """Names whose modules are imported when somebody asks for them (PEP 562): opening a store needs none of them."""
 

@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from typing import Any, Final
 
-__all__ = ["MANY", "Certainty", "Deployment", "Fact", "Incarnation", "unknown"]
+__all__ = ["MANY", "Certainty", "Deployment", "Fact", "Incarnation", "known", "likely", "unknown"]
 
 MANY: Final = "many"
 """More than one, or as many as come: a number that nothing here tells."""
@@ -40,6 +40,16 @@ class Fact(NamedTuple):
     value: Any
     certainty: Certainty
     evidence: str
+
+
+def known(value: Any, evidence: str) -> Fact:
+    """Return a fact that the server says of itself."""
+    return Fact(value, Certainty.KNOWN, evidence)
+
+
+def likely(value: Any, evidence: str) -> Fact:
+    """Return a fact that follows from what was seen."""
+    return Fact(value, Certainty.LIKELY, evidence)
 
 
 def unknown(evidence: str) -> Fact:
@@ -83,12 +93,18 @@ class Deployment(NamedTuple):
 class Incarnation(NamedTuple):
     """Which start of the server this is; workers recycled within it share it.
 
+    What one worker cannot see, because its supervisor is dead or says too little,
+    its siblings may know: `coordination.incarnations.agree` asks them.
+
     Attributes:
         boot: the kernel's id of this boot.
         supervisor: pid of the process that keeps the server running.
-        started: when that process started, in clock ticks since boot.
+        started: when that process started, in clock ticks since boot; 0 if it was
+            dead before anybody here asked.
         restart: the server's own restart counter, "" where it has none or hides it.
         evidence: what was seen, in words for people.
+        age: the number of this worker among all that its supervisor ever started,
+            where `restart` is but a guess from it; else 0.
     """
 
     boot: str
@@ -96,6 +112,12 @@ class Incarnation(NamedTuple):
     started: int
     restart: str
     evidence: str
+    age: int = 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the token is certain; if not, the siblings may know better."""
+        return self.started != 0 and self.age == 0
 
     @property
     def token(self) -> str:

@@ -1,0 +1,67 @@
+"""hypercorn: its Config, which stands on the main thread's stack below the application; workers are spawned."""
+
+from __future__ import annotations
+
+from sharedstate.deployment import surroundings
+from sharedstate.deployment.model import MANY, Deployment, Fact, Incarnation, known, likely, unknown
+from sharedstate.deployment.servers import multiprocess
+
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+__all__ = ["incarnate", "recognise", "serves"]
+
+_found: list[Any] = []  # the Config, once it was seen
+
+
+def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
+    """Return what the server that loads or runs the application was configured with."""
+    del environ
+    config = _find()
+    if config is None:
+        return None
+    workers = int(config.workers)
+    is_alone = workers == 0 or multiprocess.parent_pid() is None
+    return Deployment(
+        server=known("hypercorn", "hypercorn's Config on the stack"),
+        version=_version(),
+        mode=known(str(config.worker_class), "Config.worker_class"),
+        processes=known(max(workers, 1), "Config.workers"),
+        interpreters=surroundings.interpreters(),
+        gil=surroundings.gil(),
+        threads=likely(MANY, "one event loop, with a pool of threads beside it"),
+        recycled=known(False, "no supervisor, which could replace the process")
+        if is_alone
+        else known(True, "the supervisor replaces workers"),
+        preloaded=known(False, "workers are spawned, not forked"),
+        application=known(surroundings.locate(config.application_path), "Config.application_path")
+        if config.application_path
+        else surroundings.application_of_main(),
+    )
+
+
+def serves() -> bool:
+    """Return True: who loads the application serves it."""
+    return True
+
+
+def incarnate() -> Incarnation:
+    """Return the supervisor, which hides how often it was told to reload; alone, this process."""
+    return multiprocess.incarnate()
+
+
+def _find() -> Any:
+    if not _found:
+        for name in ("hypercorn.asyncio.run", "hypercorn.trio.run", "hypercorn.run"):
+            config = surroundings.local(surroundings.find_frame(name), "config")
+            if hasattr(config, "application_path"):
+                _found.append(config)
+                break
+    return _found[0] if _found else None
+
+
+def _version() -> Fact:
+    # It has no __version__; its __main__ asks the package's metadata, which would cost 20 ms.
+    return unknown("hypercorn does not say its version")

@@ -1,0 +1,92 @@
+"""A child that multiprocessing or os.fork made of a plain program; and the root of such a family."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sharedstate.deployment import surroundings
+from sharedstate.deployment.model import MANY, Deployment, Incarnation, known, likely, unknown
+from sharedstate.model import boot_id
+
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from sharedstate.deployment.surroundings import Process
+
+__all__ = ["incarnate", "is_child", "parent_pid", "recognise", "serves"]
+
+
+def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
+    """Return what a child of multiprocessing sees of its family."""
+    del environ
+    if parent_pid() is None:
+        return None
+    return Deployment(
+        server=known("multiprocessing", "multiprocessing.parent_process()"),
+        version=known(sys.version.split()[0], "sys.version"),
+        mode=_mode(),
+        processes=likely(MANY, "a child and its parent, and any number of siblings"),
+        interpreters=surroundings.interpreters(),
+        gil=surroundings.gil(),
+        threads=unknown("any number that the program starts"),
+        recycled=unknown("its parent may replace it"),
+        preloaded=known(_is_forked(), "multiprocessing's start method"),
+        application=surroundings.application_of_main(),
+    )
+
+
+def serves() -> bool:
+    """Return True: it was made to work."""
+    return True
+
+
+def parent_pid() -> int | None:
+    """Return the pid of the process that had multiprocessing start this one, None if it did not."""
+    process = surroundings.module("multiprocessing.process")
+    parent = None if process is None else process.parent_process()
+    return None if parent is None else int(parent.pid)
+
+
+def is_child() -> bool:
+    """Return whether multiprocessing started this process, as seen from any of its interpreters."""
+    if parent_pid() is not None:
+        return True
+    own = surroundings.read_process(os.getpid())
+    return own is not None and surroundings.is_of_multiprocessing(own)
+
+
+def _is_forked() -> bool:
+    spawn = surroundings.module("__mp_main__")
+    return spawn is None
+
+
+def _mode() -> Any:
+    if not _is_forked():
+        own = surroundings.read_process(os.getpid())
+        if own is not None and b"multiprocessing.forkserver" in own.command:
+            return known("forkserver", "the process's command line")
+        return known("spawn", "the module __mp_main__")
+    return likely("fork", "no module __mp_main__")
+
+
+_inherited: list[Process] = []  # the root, as it was found before this process was forked
+
+
+def incarnate() -> Incarnation:
+    """Return the process that started it all: forks, and multiprocessing's children, are part of its family."""
+    own = surroundings.read_process(os.getpid())
+    if own is None:
+        return Incarnation(boot_id(), os.getpid(), 0, "", "this process, and no /proc to look it up")
+    # What an ancestor saw before it died: unless this is a daemon that has left its session.
+    if _inherited and _inherited[0].session == own.session:
+        root = _inherited[0]
+    else:
+        root = surroundings.root_process(own)
+        parent = parent_pid()
+        if root.pid == own.pid and parent is not None and own.parent != parent:
+            return Incarnation(boot_id(), parent, 0, "", "the parent of multiprocessing, dead")
+        _inherited[:] = [root._replace(session=own.session)]
+    return Incarnation(boot_id(), root.pid, root.started, "", "the process that started it all")

@@ -1,0 +1,320 @@
+"""What one interpreter can see of what surrounds it: frames, processes, other interpreters, the program's file.
+
+Only looks, decides nothing, and imports nothing that is not loaded: a module
+that is not in `sys.modules` runs nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sharedstate._light import NamedTuple
+from sharedstate.deployment.model import MANY, Certainty, Fact, unknown
+from sharedstate.model import interpreter_id
+
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType, ModuleType
+    from typing import Any, Final
+
+__all__ = [
+    "Process",
+    "application_of_main",
+    "callers",
+    "file_on_stack",
+    "files_loaded",
+    "find_frame",
+    "frames",
+    "gil",
+    "interpreters",
+    "is_forked_copy",
+    "local",
+    "locate",
+    "module",
+    "os_environment",
+    "read_process",
+    "root_process",
+]
+
+_OURS: Final = "sharedstate."
+
+
+def module(name: str) -> Any:
+    """Return the loaded module of that name, or None."""
+    return sys.modules.get(name)
+
+
+def os_environment(name: str) -> str:
+    """Return an environment variable, "" without it."""
+    return os.environ.get(name, "")
+
+
+# --- Frames -------------------------------------------------------------------
+
+
+def callers() -> Iterator[FrameType]:
+    """Yield the frames that led to this call from outside of the library, innermost first."""
+    # inspect would cost 20 ms and do the same
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    while frame is not None:
+        if not frame.f_globals.get("__name__", "").startswith(_OURS):
+            yield frame
+        frame = frame.f_back
+
+
+def frames() -> Iterator[FrameType]:
+    """Yield the caller's frames, then those of this interpreter's other threads, and of gevent's main greenlet."""
+    yield from callers()
+    for top in sys._current_frames().values():  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        yield from _outward(top)
+    greenlet = module("greenlet")
+    if greenlet is not None:
+        root = greenlet.getcurrent()
+        while root.parent is not None:
+            root = root.parent
+        yield from _outward(root.gr_frame)  # None while it runs
+
+
+def _outward(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def find_frame(name: str, function: str = "") -> FrameType | None:
+    """Return the first frame of that module (and function) in `frames`, or None."""
+    for frame in frames():
+        if frame.f_globals.get("__name__") == name and function in {"", frame.f_code.co_name}:
+            return frame
+    return None
+
+
+def local(frame: FrameType | None, name: str) -> Any:
+    """Return a frame's local variable, or None."""
+    return None if frame is None else frame.f_locals.get(name)
+
+
+def file_on_stack(prefix: str) -> str | None:
+    """Return the file of the innermost caller whose module's name begins with `prefix`, or None."""
+    for frame in callers():
+        if frame.f_globals.get("__name__", "").startswith(prefix) and "__file__" in frame.f_globals:
+            return str(frame.f_globals["__file__"])
+    return None
+
+
+def files_loaded(prefix: str) -> set[str]:
+    """Return the files of the loaded modules whose names begin with `prefix`."""
+    found: set[str] = set()
+    for name, loaded in list(sys.modules.items()):
+        if name.startswith(prefix):
+            file: Any = getattr(loaded, "__file__", None)
+            if file is not None:
+                found.add(str(file))
+    return found
+
+
+# --- Processes ----------------------------------------------------------------
+
+
+class Process(NamedTuple):
+    """A process as /proc shows it to everybody.
+
+    Attributes:
+        pid: its id.
+        parent: its parent's; a process whose parent died has another.
+        group: its process group's.
+        session: its session's.
+        started: when, in clock ticks since boot.
+        image: where the kernel put its code and stack when it was executed, which
+            a forked child inherits; None where the kernel does not tell us.
+        command: its command line.
+    """
+
+    pid: int
+    parent: int
+    group: int
+    session: int
+    started: int
+    image: tuple[int, int] | None
+    command: bytes
+
+
+def read_process(pid: int) -> Process | None:
+    """Return the process of that id, or None if there is none, it is dead, or hidden from us."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # proc(5); the second field, the name, may itself hold spaces and parentheses.
+            stat = file.read().rpartition(b")")[2].split()
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            command = file.read()
+    except OSError:
+        return None
+    if stat[0] in {b"Z", b"X"}:
+        return None
+    code, stack = int(stat[23]), int(stat[25])
+    image = (code, stack) if code > 1 and stack > 1 else None
+    return Process(pid, int(stat[1]), int(stat[2]), int(stat[3]), int(stat[19]), image, command)
+
+
+def is_forked_copy(child: Process, parent: Process) -> bool:
+    """Return whether `child` was forked from `parent` without executing a program anew."""
+    if child.image is not None and parent.image is not None:
+        return child.image == parent.image
+    return child.command == parent.command  # of another user's process, root's say, only this is to be seen
+
+
+def root_process(process: Process, is_ours: Callable[[Process, Process], bool] | None = None) -> Process:
+    """Return the process that started it all: up through forks and multiprocessing's own ways to start a child."""
+    while process.parent > 0:
+        parent = read_process(process.parent)
+        if parent is None or not (
+            is_forked_copy(process, parent)
+            or is_of_multiprocessing(process)
+            or (is_ours is not None and is_ours(process, parent))
+        ):
+            break
+        process = parent
+    return process
+
+
+def is_of_multiprocessing(process: Process) -> bool:
+    """Return whether multiprocessing executed it: by spawn, or as its fork server."""
+    return b"--multiprocessing-fork" in process.command or b"from multiprocessing." in process.command
+
+
+# --- Interpreters -------------------------------------------------------------
+
+
+def interpreters() -> Fact:
+    """Return how many interpreters this process has, if it says so: `MANY`, or a likely 1."""
+    alive = _list_interpreters()
+    if len(alive) > 1:
+        return Fact(MANY, Certainty.KNOWN, f"{len(alive)} interpreters live in this process")
+    if module("concurrent.interpreters") is not None or module("concurrent.futures.interpreter") is not None:
+        return Fact(MANY, Certainty.LIKELY, "concurrent.interpreters is loaded")
+    return Fact(1, Certainty.LIKELY, "no other interpreter lives in this process now")
+
+
+def gil() -> Fact:
+    """Return this interpreter's kind of GIL; see `Deployment.gil`."""
+    enabled: Any = getattr(sys, "_is_gil_enabled", None)
+    if enabled is not None and not enabled():
+        return Fact("absent", Certainty.KNOWN, "sys._is_gil_enabled() is False")
+    here = interpreter_id()
+    if here == 0:
+        others = [identity for identity in _list_interpreters() if identity != 0]
+        if not others:
+            return Fact("only", Certainty.LIKELY, "the main interpreter, and no other lives in this process now")
+        kinds = {_configured_gil(identity) for identity in others}
+        if kinds == {"own"}:
+            return Fact("own", Certainty.LIKELY, "the main interpreter; the others have GILs of their own")
+        if sys.version_info < (3, 12) or "shared" in kinds:
+            return Fact("shared", Certainty.KNOWN, "the main interpreter, whose GIL others share")
+        return unknown("the main interpreter; this Python does not tell whether the others share its GIL")
+    if sys.version_info < (3, 12):
+        return Fact("shared", Certainty.KNOWN, "a sub-interpreter; up to Python 3.11 all share one GIL")
+    found = _configured_gil(here)
+    if found:
+        return Fact(found, Certainty.KNOWN, "_interpreters.get_config()")
+    import _thread
+
+    allowed: Any = getattr(_thread, "daemon_threads_allowed", None)
+    if allowed is None:
+        return unknown("this Python does not tell whether the sub-interpreter has a GIL of its own")
+    # Isolated interpreters of 3.12 forbid them, legacy ones allow them; both settings usually come together.
+    return Fact("shared" if allowed() else "own", Certainty.LIKELY, f"daemon_threads_allowed() is {allowed()}")
+
+
+def _list_interpreters() -> list[int]:
+    try:
+        found: list[Any] = _control().list_all()
+    except (ImportError, AttributeError, RuntimeError):
+        return []
+    return [int(item[0] if sys.version_info >= (3, 13) else item) for item in found]
+
+
+def _configured_gil(identity: int) -> str:
+    try:
+        kind: str = _control().get_config(identity).gil
+    except (ImportError, AttributeError, RuntimeError, ValueError, TypeError):
+        return ""
+    return kind if kind in {"own", "shared"} else ""
+
+
+def _control() -> Any:
+    return __import__("_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters")
+
+
+# --- Applications -------------------------------------------------------------
+
+_RUNNERS: Final = frozenset({
+    *("celery", "daphne", "django-admin", "dramatiq", "flask", "granian", "gunicorn", "huey_consumer", "hypercorn"),
+    *("idlelib", "ipykernel", "ipykernel_launcher", "ipython", "jupyter", "pdb", "pytest", "rq", "uvicorn", "uwsgi"),
+    *("waitress", "waitress-serve"),
+})  # fmt: skip
+"""Programs that run any application: their own name tells none from another."""
+
+
+def locate(target: str) -> str:
+    """Return the directory of `package.module:attribute` with that text after it: "/srv/site/app:application"."""
+    name = target.partition(":")[0]
+    top = name.partition(".")[0]
+    loaded: ModuleType | None = module(name)
+    file = getattr(loaded, "__file__", None)
+    if file is not None:
+        base = os.path.dirname(os.path.abspath(file))
+        is_package = hasattr(loaded, "__path__")
+        for _ in range(name.count(".") + is_package):
+            base = os.path.dirname(base)
+        return os.path.join(base, target)
+    for entry in sys.path:
+        base = os.path.abspath(entry or os.curdir)
+        if os.path.isfile(os.path.join(base, f"{top}.py")) or os.path.isdir(os.path.join(base, top)):
+            return os.path.join(base, target)
+    return os.path.join(os.getcwd(), target)
+
+
+def application_of_main() -> Fact:
+    """Return the application of a process that is no known server's: the program that it was started with."""
+    for name in ("__mp_main__", "__main__"):  # multiprocessing's children import the program by the former name
+        main = module(name)
+        file = getattr(main, "__file__", None)
+        if file is not None:
+            return _program(os.path.realpath(file), f"{name}.__file__")
+    if interpreter_id() != 0:
+        return _application_of_command()
+    return unknown("an interactive interpreter, or one without a file")
+
+
+def _program(path: str, evidence: str) -> Fact:
+    parts = path.split(os.sep)
+    name = parts[-2] if parts[-1] == "__main__.py" else parts[-1].removesuffix(".py")
+    if name in _RUNNERS:
+        return unknown(f"{path} runs any application")
+    return Fact(path, Certainty.LIKELY, evidence)
+
+
+def _application_of_command() -> Fact:
+    """Return the program of the main interpreter, which a sub-interpreter sees in `sys.orig_argv` only."""
+    words = iter(sys.orig_argv[1:])
+    for word in words:
+        if word in {"-X", "-W", "--check-hash-based-pycs"}:
+            next(words, None)
+        elif word.startswith("-") and not word.startswith("--") and "c" in word:
+            return unknown("python -c")
+        elif word.startswith("-") and not word.startswith("--") and "m" in word:
+            return _find_program((word.partition("m")[2] or next(words, "")).replace(".", os.sep), "python -m")
+        elif not word.startswith("-"):
+            return _find_program(word, "sys.orig_argv")
+    return unknown("no program in sys.orig_argv")
+
+
+def _find_program(path: str, evidence: str) -> Fact:
+    for base in (os.curdir, *sys.path):
+        for suffix in ("", ".py", f"{os.sep}__main__.py"):
+            candidate = os.path.join(base, path + suffix)
+            if os.path.isfile(candidate):
+                return _program(os.path.realpath(candidate), evidence)
+    return unknown(f"{evidence}: no file {path}")
