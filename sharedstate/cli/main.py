@@ -13,7 +13,9 @@ from typing import Any
 import click
 
 from sharedstate import registry
+from sharedstate.cli.doctoring import doctor
 from sharedstate.cli.probing import probe
+from sharedstate.cli.sharers import who
 from sharedstate.cli.stores import STORE_COMMANDS, scheme_group
 from sharedstate.errors import StateError
 
@@ -55,5 +57,5 @@ def main() -> None:
     """
 
 
-for _command in (*STORE_COMMANDS, probe):
+for _command in (*STORE_COMMANDS, probe, doctor, who):
     main.add_command(_command)
