@@ -22,14 +22,15 @@ system-servers:
 probe: system  ## show which backend really shares on this machine (PYTHON=python3.13 OPTIONS="--html page.html")
 	@$(RUN) "$(PYTHON)"); "$$venv/bin/python" -m sharedstate probe $(OPTIONS)
 
-test: system  ## run every test on every supported Python that is here
+test:  ## run every test on every supported Python that is here, and on real servers
+	@scripts/system-packages.sh servers
 	@scripts/test-all.sh
 
 test-python: system  ## run the Python tests on one Python (PYTHON=python3.12 TESTS=tests/unit)
 	@$(RUN) "$(PYTHON)" test); "$$venv/bin/pytest" $(TESTS)
 
 test-servers: system-servers  ## start real web servers and test in them (TESTS=tests/servers/test_harness.py)
-	@$(RUN) "$(NEWEST)" test); "$$venv/bin/pytest" $(or $(TESTS),tests/servers)
+	@$(RUN) "$(NEWEST)" test); "$$venv/bin/pytest" -n 2 $(or $(TESTS),tests/servers)
 
 test-native: system  ## run the C core's own tests: plain, AddressSanitizer and UBSan, ThreadSanitizer
 	@$(MAKE) --no-print-directory -C tests/native all

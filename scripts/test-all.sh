@@ -1,6 +1,10 @@
 #!/bin/sh
-# Run every test: the C core's own, style, types and layers, then the Python
-# tests on each supported Python that is here.  Stops at nothing, fails at the end.
+# Run every test: the C core's own, style, types and layers, the Python tests on
+# each supported Python that is here, then those on real servers.  Stops at
+# nothing, fails at the end.
+#
+# The server tests run once and not once per Python: the servers bring Pythons of
+# their own, the distribution's and the newest, whatever runs pytest.
 #
 #     scripts/test-all.sh
 set -u
@@ -36,6 +40,12 @@ for python in $pythons; do
         failed="$failed [set-up of $python]"
     fi
 done
+
+if scripts/servers.sh && venv=$(scripts/venv.sh "$newest" test); then
+    run "real servers, tests run by $("$venv/bin/python" -V)" "$venv/bin/pytest" -n 2 tests/servers
+else
+    failed="$failed [set-up of the servers]"
+fi
 
 echo
 if [ -n "$failed" ]; then

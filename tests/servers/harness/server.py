@@ -32,7 +32,7 @@ class ServerError(Exception):
 
 
 @contextlib.contextmanager
-def start(mode: Mode, application: Path, *extra: str) -> Iterator[Server]:
+def start(mode: Mode, application: Path, *extra: str, setting: dict[str, str] | None = None) -> Iterator[Server]:
     """Run a copy of the application in a server of its own until the block ends.
 
     Args:
@@ -40,6 +40,8 @@ def start(mode: Mode, application: Path, *extra: str) -> Iterator[Server]:
         application: a directory with application.py (WSGI), and asgi.py where
             the mode's server speaks ASGI.  The harness adds kit.py.
         extra: more lines of configuration (Apache), or more arguments.
+        setting: files for the application to read from `kit.STATE`, by name;
+            they are there before it starts.
 
     Raises:
         MissingError: what the set-up promised is not there.
@@ -49,6 +51,8 @@ def start(mode: Mode, application: Path, *extra: str) -> Iterator[Server]:
     server = None
     try:
         server = Server(mode, application, directory, extra)
+        for name, text in (setting or {}).items():
+            (server.place.state / name).write_text(text)
         server.start()
         yield server
     finally:
@@ -107,7 +111,8 @@ class Server:
         command = self.mode.command(self.place, self._extra)
         with (self.directory / "output.log").open("ab") as output:
             self._master = subprocess.Popen(
-                # Should this process be killed, its servers shall not outlive it.
+                # Should this process be killed, its servers shall not outlive it.  (Nor
+                # the thread that starts them: so start them in one that stays.)
                 ["/usr/bin/setpriv", "--pdeathsig", "TERM", *command],
                 cwd=self.place.application,
                 env={
@@ -154,6 +159,15 @@ class Server:
         self.start()
 
     # -- disturbances
+
+    def disturb(self, how: Disturbance, worker: int) -> None:
+        """Do to it what `how` names; `worker` is the pid to kill, where that is what to do."""
+        if how not in self.mode.disturbances:
+            raise ServerError(f"{self.mode} knows no {how}")
+        if how is Disturbance.KILL_WORKER:
+            self.kill_worker(worker)
+        else:
+            getattr(self, how)()
 
     def touch(self) -> None:
         """Make the application's files newer, as a deployment does; who notices, and when, is up to the server."""
