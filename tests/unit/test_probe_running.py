@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BASE = """
 import json, os, fcntl
-from sharedstate.backend import Backend, Lock, add_numbers
+from sharedstate.backend import Backend, Lock, LockDirectory, PresenceFiles, add_numbers
 from sharedstate.errors import ConflictError, LockTimeoutError
 from sharedstate.model import *
 from sharedstate.model import Put, DELETE
@@ -83,6 +83,8 @@ class Files(Backend):
     def change_token(self): return self._load()["last"]
     def lock(self, name, timeout_s=None): return FlockLock(self.url, name, timeout_s, self.path)
     def locks(self): return []
+    def announce(self, facts): return PresenceFiles(LockDirectory(self.url, self.path + "/sharers")).announce(facts)
+    def sharers(self): return PresenceFiles(LockDirectory(self.url, self.path + "/sharers")).sharers()
     def stats(self): return {}
     def check(self): self._load()
     def close(self): pass

@@ -115,14 +115,15 @@ class SharingClaims(Claims):
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # where the plug-in under test may lie
         ) as child:
-            assert child.stdout is not None
-            token = child.stdout.readline().decode().strip()
-            child.send_signal(signal.SIGSTOP)
-            assert store.is_present(token), "slow is not dead"
-            assert child.pid in {sharer.owner.pid for sharer in store.sharers()}
-
-            child.kill()
-            child.wait()
+            try:
+                assert child.stdout is not None
+                token = child.stdout.readline().decode().strip()
+                child.send_signal(signal.SIGSTOP)
+                assert store.is_present(token), "slow is not dead"
+                assert child.pid in {sharer.owner.pid for sharer in store.sharers()}
+            finally:
+                child.kill()
+                child.wait()
 
             assert not store.is_present(token)
             assert child.pid not in {sharer.owner.pid for sharer in store.sharers()}

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from sharedstate_onefile import CAPABILITIES, OneFileBackend, discover, remove
 
-from sharedstate.backend import Lock, add_numbers
+from sharedstate.backend import Lock, Presence, add_numbers
 from sharedstate.errors import ConflictError
-from sharedstate.model import ABSENT, DELETE, Entry, Put
+from sharedstate.model import ABSENT, DELETE, Entry, Owner, Put, Sharer
 from sharedstate.values import check_key
 
 if TYPE_CHECKING:
@@ -282,6 +282,49 @@ class OpenForEver(OneFileBackend):
 
     def close(self) -> None:
         pass
+
+
+class SharersOutliveTheirDeath(OneFileBackend):
+    """A file is enough to be present: nobody asks whether its maker still holds it."""
+
+    def sharers(self) -> list[Sharer]:
+        return [
+            Sharer(name.partition(".")[0], Owner.current(), 0.0, {})
+            for name in os.listdir(self._locks.path)
+            if name.endswith(".sharer")
+        ]
+
+    def announce(self, facts: Mapping[str, Any]) -> Presence:
+        presence = super().announce(facts)
+        presence._leave = lambda: None
+        return presence
+
+
+class SharersDieOfSlowness(OneFileBackend):
+    """Who has shown no sign of life for a while is taken for dead."""
+
+    def sharers(self) -> list[Sharer]:
+        return [sharer for sharer in super().sharers() if time.time() - sharer.since < 1e-6]
+
+
+class SharersAreTheirPids(OneFileBackend):
+    """The token is the pid, which is used again."""
+
+    def announce(self, facts: Mapping[str, Any]) -> Presence:
+        presence = super().announce(facts)
+        presence.token = str(os.getpid())
+        return presence
+
+
+class GenerationOfTheDead(OneFileBackend):
+    """`generation` is answered from a memory that removals do not reach."""
+
+    def generation(self, key: str) -> int:
+        self._known = {
+            **getattr(self, "_known", {}),
+            key: super().generation(key) or getattr(self, "_known", {}).get(key, 0),
+        }
+        return self._known[key]
 
 
 BUGS: dict[str, type[OneFileBackend]] = {
