@@ -13,12 +13,15 @@ from sharedstate.deployment.servers import SERVERS
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from sharedstate.deployment.model import Deployment
 
-__all__ = ["detect", "recogniser"]
+__all__ = ["detect", "listeners", "recogniser"]
+
+listeners: list[Callable[[], object]] = []
+"""Called when a process is looked at for the first time: where a fork calls nobody, this tells of it, if late."""
 
 _seen: dict[tuple[Any, ...], tuple[Any, Deployment]] = {}
 """What was found, and by whom, by what could change it: a fork, or the loading of a server's modules."""
@@ -52,17 +55,21 @@ def _find(environ: Mapping[str, Any] | None) -> tuple[Any, Deployment]:
     key = (fork_epoch(), "" if environ is None else environ.get("SERVER_SOFTWARE", "-"), *asked)
     found = _seen.get(key)
     if found is None:
-        for epoch in [known for known in _seen if known[0] != key[0]]:
-            del _seen[epoch]
-        for name, _ in asked:
-            server: Any = _module_of(name)
-            deployment = server.recognise(environ)
-            if deployment is not None:
-                found = _seen[key] = (server, deployment)
-                break
-        else:  # pragma: no cover  `python` recognises everything
-            raise AssertionError
+        for old in [known for known in _seen if known[0] != key[0]]:
+            del _seen[old]
+        found = _seen[key] = _ask([name for name, _ in asked], environ)
+        for listener in listeners:
+            listener()
     return found
+
+
+def _ask(names: list[str], environ: Mapping[str, Any] | None) -> tuple[Any, Deployment]:
+    for name in names:
+        server: Any = _module_of(name)
+        deployment = server.recognise(environ)
+        if deployment is not None:
+            return server, deployment
+    raise AssertionError(names)  # `python` recognises everything
 
 
 def _module_of(name: str) -> Any:

@@ -18,14 +18,15 @@ import sys
 from _thread import RLock
 
 from sharedstate.backend.forks import fork_epoch
-from sharedstate.deployment.detection import recogniser
+from sharedstate.deployment.detection import listeners, recogniser
+from sharedstate.model import interpreter_id
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["begin_serving", "is_stopping", "when_serving", "when_stopping"]
+__all__ = ["is_stopping", "when_serving", "when_stopping"]
 
 _turn = RLock()  # made anew in a forked child: another thread of the parent may have held it
 _waiting: list[Callable[[], object]] = []  # guarded by _turn; what is to be called in each worker
@@ -57,7 +58,7 @@ def when_serving(fn: Callable[[], object]) -> None:
         _hook_fork()
 
 
-def begin_serving() -> None:
+def _begin_serving() -> None:
     """Call what waits for this worker, unless it was called."""
     if not _waiting or not recogniser().serves():
         return
@@ -76,6 +77,7 @@ def _hook_fork() -> None:
         return
     _hooked.add("fork")
     os.register_at_fork(after_in_child=_after_fork)
+    listeners.append(_begin_serving)
     # uWSGI runs no hooks of Python's when it forks, but one of its own.
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is not None:
@@ -92,7 +94,7 @@ def _hook_fork() -> None:
 def _after_fork() -> None:
     global _turn  # noqa: PLW0603  the parent's may be held for ever
     _turn = RLock()
-    begin_serving()
+    _begin_serving()
 
 
 # --- Ending ----------------------------------------------------------------------
@@ -122,7 +124,18 @@ def is_stopping() -> bool:
     if _ended == [fork_epoch()]:
         return True
     ask: Callable[[], bool] | None = getattr(recogniser(), "is_stopping", None)
-    return ask is not None and ask()
+    return (ask is not None and ask()) or _is_main_thread_over()
+
+
+def _is_main_thread_over() -> bool:
+    """Return whether this main interpreter waits for its other threads, as it does before it calls atexit.
+
+    A thread that asked nothing else would be waited for, for ever.  Of other
+    interpreters the threading module calls any thread the main one.
+    """
+    threading: Any = sys.modules.get("threading")
+    main_thread = getattr(threading, "main_thread", None)  # None while it is being imported
+    return main_thread is not None and interpreter_id() == 0 and not main_thread().is_alive()
 
 
 def _hook_end() -> None:

@@ -89,7 +89,10 @@ _found: list[Any] = []  # [epoch of the fork, arbiter, worker], once they were s
 
 
 def _find() -> tuple[Any, Any]:
-    """Return gunicorn's Arbiter, or a worker's copy of it, and its Worker, each None if it is not to be seen."""
+    """Return gunicorn's Arbiter, or a worker's copy of it, and the Worker; None for what is not to be seen.
+
+    In the arbiter itself there is no Worker that is this process.
+    """
     from sharedstate.backend.forks import fork_epoch
 
     epoch = fork_epoch()
@@ -103,12 +106,10 @@ def _find() -> tuple[Any, Any]:
 
 def _look() -> tuple[Any, Any]:
     spawning = surroundings.find_frame(_ARBITER, "spawn_worker")
-    worker = surroundings.local(spawning, "worker")
-    if worker is not None and worker.pid != os.getpid():
-        worker = None  # the arbiter itself, between two forks
     arbiter = surroundings.local(spawning or surroundings.find_frame(_ARBITER), "self")
-    if worker is None:
-        worker = _bound_worker()
+    worker = surroundings.local(spawning, "worker") or _bound_worker()
+    if getattr(arbiter, "pid", None) == os.getpid():
+        worker = None  # about to be forked
     return arbiter, worker
 
 

@@ -73,9 +73,8 @@ def _interpreters(here: Any) -> Fact:
     group: str = here.application_group
     if not group:
         return likely(1, "application group %{GLOBAL}")
-    if "|" in group:
-        return unknown(f"{group!r} is the default group of one mount; the script may be mounted again")
-    return likely(1, f"application group {group!r} was named in the configuration")
+    # The default group is one mount's; a named one may be one of several too.
+    return unknown(f"application group {group!r}; the script may be mounted in others too")
 
 
 # --- Which script --------------------------------------------------------------

@@ -39,7 +39,7 @@ def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
         if _option("cheaper") is None
         else known(MANY, "uwsgi.opt: cheaper, so the number varies"),
         interpreters=_interpreters(),
-        gil=surroundings.gil(),
+        gil=_gil(),
         threads=known(threads, "uwsgi.cores"),
         recycled=_recycled(here),
         preloaded=known(not is_lazy and bool(int(here.masterpid()) or processes > 1), "uwsgi.opt: lazy-apps"),
@@ -69,6 +69,13 @@ def _interpreters() -> Fact:
         return known(MANY, "uwsgi.opt: mount, each in an interpreter of its own")
     found = surroundings.interpreters()
     return found if found.value == MANY else likely(1, "one application, without a mount")
+
+
+def _gil() -> Fact:
+    found = surroundings.gil()
+    if found.value == "only" and _interpreters().value == MANY:  # the others are made one after the other
+        return likely("shared", "the main interpreter, whose GIL those of the other mounts will share")
+    return found
 
 
 def _recycled(here: Any) -> Fact:
