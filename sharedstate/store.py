@@ -430,7 +430,8 @@ class Store(MutableMapping[str, "Any"]):
         return self._places[0].join()
 
     def sharers(self) -> list[Sharer]:
-        """Return the handles that have this store open just now, in the order in which they came."""
+        """Return the handles that have this store open just now, this one among them, in the order of their coming."""
+        self._places[0].try_join()  # in a child that was forked without hooks, nobody has done so yet
         return self._backend.sharers()
 
     def is_present(self, token: str) -> bool:
