@@ -41,7 +41,8 @@ def test_one_application_has_one_store(mode: Mode) -> None:
     refused = {"shm://narrow" in answer["refusal"] for answer in answers}
     assert refused == {_expected_scheme(mode) == "shm"}, answers[0]["refusal"]
     if _expected_scheme(mode) == "shm":
-        assert {(answer["pid"], answer["interpreter"]) for answer in answers if answer["pid"] in running} <= seen
+        if not mode.truth.recycled:  # else some are about to end, and have closed it already
+            assert {(answer["pid"], answer["interpreter"]) for answer in answers if answer["pid"] in running} <= seen
         assert wait_for(lambda: not _look_from_outside(urls), 10), "they outlive their server"
         sharedstate.remove(urls.pop())
 
