@@ -259,6 +259,9 @@ def find_apache(config: str | None = None, *, program: str | None = None, path: 
             advice="Give the path of the main configuration file, as a user who may read it: --apache CONFIG.",
         ) from None
     environment = _environment(chosen)
+    arguments = shlex.split(environment.get("APACHE_ARGUMENTS", ""))
+    if os.path.isfile(_envvars_beside(chosen)):  # another instance of Debian's: apache2ctl starts it so
+        arguments = ["-d", os.path.dirname(chosen), *arguments]
     version = re.search(r"Server version: (.+)", built)
     return Apache(
         program=program,
@@ -267,7 +270,7 @@ def find_apache(config: str | None = None, *, program: str | None = None, path: 
         config=chosen,
         is_system=os.path.realpath(chosen) == os.path.realpath(by_itself),
         environment=environment,
-        arguments=tuple(shlex.split(environment.get("APACHE_ARGUMENTS", ""))),
+        arguments=tuple(arguments),
     )
 
 
@@ -283,11 +286,14 @@ def _find_program(path: str | None) -> str:
     )
 
 
+def _envvars_beside(config: str) -> str:
+    return os.path.join(os.path.dirname(config), "envvars")
+
+
 def _environment(config: str) -> dict[str, str]:
     """Return the variables that the server is started with: none of ours, those of Debian's envvars."""
-    directory = os.path.dirname(config)
+    directory, envvars = os.path.dirname(config), _envvars_beside(config)
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "LANG": "C"}
-    envvars = os.path.join(directory, "envvars")
     if os.path.isfile(envvars):
         script = '. "$1" >/dev/null && env -0'
         result = _run(["/bin/sh", "-c", script, "sh", envvars], {**environment, "APACHE_CONFDIR": directory})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sharedstate.deployment.apache.counts import Range, exactly
+from sharedstate.deployment.apache.counts import Range
 from sharedstate.deployment.apache.directives import read_options
 from sharedstate.deployment.apache.pools import Pool, pool_of
 
@@ -29,7 +29,8 @@ class Copies:
         script: the application's.
         pool: whose processes.
         application_group: the interpreter's name; "" is the main one.
-        interpreters: in each process; more than one if requests can bring further names.
+        interpreters: in each process; more than one if requests can bring further names,
+            perhaps none if it is not certain that any request comes.
         gil: "only" (nobody else in the process has one), "shared" with the process's
             other interpreters, "own", or "absent".
         preloaded: by what it runs when a process starts; None: at the first request.
@@ -100,13 +101,14 @@ def find_copies(
         for place, leading in places[script].items():
             pool, preloaded = chosen[place], loaded.get((script, place))
             sources = [pool.source, *(source for mount in leading for source in mount.sources)]
+            least = int(preloaded is not None or any(mount.is_certain for mount in leading))
             is_open = any(mount.application_group.is_open for mount in leading)
             found.append(
                 Copies(
                     script=script,
                     pool=pool,
                     application_group=place[1],
-                    interpreters=Range(1, None) if is_open else exactly(1),
+                    interpreters=Range(least, None if is_open else 1),
                     gil=gils[place],
                     preloaded=preloaded,
                     mounts=tuple(leading),

@@ -228,8 +228,9 @@ def _fault(mount: Mount, daemons: Mapping[str, Daemon], settings: Settings, host
 
 def _application(script: str, mounts: Sequence[Mount], copies: Sequence[Copies]) -> Application:
     pools = tuple(dict.fromkeys(each.pool for each in copies))
-    processes = total(pool.processes for pool in pools)
     per_process = [total(each.interpreters for each in copies if each.pool == pool) for pool in pools]
+    # A group of which no request is certain may never serve it.
+    doubts = [Range(min(1, interpreters.low), 1) for interpreters in per_process]
     asked = dict.fromkeys(each.pool for each in copies if each.mounts)
     scope, because = _scope(pools, per_process)
     return Application(
@@ -237,11 +238,13 @@ def _application(script: str, mounts: Sequence[Mount], copies: Sequence[Copies])
         mounts=tuple(mounts),
         copies=tuple(copies),
         pools=pools,
-        at_start=total(pool.at_start for pool in pools),
-        processes=processes,
+        at_start=total(pool.at_start * doubt for pool, doubt in zip(pools, doubts, strict=True)),
+        processes=total(pool.processes * doubt for pool, doubt in zip(pools, doubts, strict=True)),
         interpreters=reduce(Range.__or__, per_process),
         number=total(each.number for each in copies),
-        threads=total(pool.processes * pool.threads for pool in asked),
+        threads=total(
+            pool.processes * pool.threads * doubt for pool, doubt in zip(pools, doubts, strict=True) if pool in asked
+        ),
         runs=_runs(copies, per_process, reloads=any(mount.reloads for mount in mounts)),
         multithread=_common([pool.multithread for pool in asked]),
         multiprocess=_common([pool.multiprocess for pool in asked]),

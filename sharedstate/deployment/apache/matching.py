@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
     from sharedstate.deployment.apache.directives import Directive, Section
 
-__all__ = ["Match", "Scene", "glob_pattern", "literal_prefix", "variants"]
+__all__ = ["Match", "Scene", "glob_pattern", "is_certain", "literal_prefixes", "variants"]
 
 _PLAIN: Final = re.compile(r"[^\\.^$*+?{}\[\]|()]*")
+_WILD: Final = re.compile(r"[*?\[]")
+_GROUP: Final = re.compile(r"\((?:\?:)?([^()]*)\)")
 
 
 class Match(IntEnum):
@@ -136,6 +138,12 @@ def variants(scene: Scene, directives: Sequence[Directive], names: frozenset[str
     return found
 
 
+def is_certain(section: Section) -> bool:
+    """Return whether requests surely can match a section that only some of a mount's requests match."""
+    pattern, is_regex = _pattern_of(section)
+    return section.name == "location" and not is_regex and not _WILD.search(pattern)
+
+
 def glob_pattern(pattern: str) -> re.Pattern[str]:
     """Return Apache's shell pattern as a regular expression: no wildcard goes beyond a slash."""
     parts: list[str] = []
@@ -155,15 +163,28 @@ def glob_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
-def literal_prefix(regex: str) -> str:
-    """Return what every match begins with, as far as it is plain to see; "" if it may begin anywhere."""
+def literal_prefixes(regex: str) -> list[str]:
+    """Return what a match begins with, one of these, as far as it is plain to see; "" if it may begin with anything.
+
+    Sees through alternatives of plain text at the beginning: `^/(one|two)/`.
+    """
     if not regex.startswith("^"):
-        return ""
-    # An optional last character is none; an alternative makes everything optional.
-    plain = _PLAIN.match(regex, 1)
-    text = plain[0] if plain else ""
-    rest = regex[1 + len(text) :]
-    return "" if "|" in re.sub(r"\([^()]*\)", "", regex) else text[:-1] if rest[:1] in {"?", "*", "{"} else text
+        return [""]
+    plain = _plain_text(regex[1:])
+    rest = regex[1 + len(plain) :]
+    if "|" in _GROUP.sub("", regex):
+        return [""]
+    if rest[:1] in {"?", "*", "{"}:  # the last character is optional
+        return [plain[:-1]]
+    group = _GROUP.match(rest)
+    if group is None or rest[group.end() :][:1] in {"?", "*", "{"}:
+        return [plain]
+    return [plain + _plain_text(branch) for branch in group[1].split("|")]
+
+
+def _plain_text(regex: str) -> str:
+    match = _PLAIN.match(regex)
+    return match[0] if match else ""
 
 
 def _pattern_of(section: Section) -> tuple[str, bool]:
@@ -198,16 +219,17 @@ def _match_location(pattern: str, url: str, *, is_regex: bool) -> Match:
             return Match.SOMETIMES
         if all(tried):
             return Match.ALWAYS
-        prefix = literal_prefix(pattern)
-        apart = not prefix.startswith(url) and not url.startswith(prefix)
-        return Match.NEVER if apart else Match.SOMETIMES
-    if any(sign in pattern for sign in "*?["):
-        prefix = re.split(r"[*?\[]", pattern)[0]
-        apart = not prefix.startswith(url) and not url.startswith(prefix)
-        return Match.NEVER if apart else Match.SOMETIMES
+        return Match.SOMETIMES if any(_meet(prefix, url) for prefix in literal_prefixes(pattern)) else Match.NEVER
+    if _WILD.search(pattern):
+        return Match.SOMETIMES if _meet(_WILD.split(pattern)[0], url) else Match.NEVER
     if _is_below(url, pattern) and (not pattern.endswith("/") or url != pattern.rstrip("/") or not url):
         return Match.ALWAYS
     return Match.SOMETIMES if _is_below(pattern, url) else Match.NEVER
+
+
+def _meet(prefix: str, url: str) -> bool:
+    """Whether a path can begin with the one and lie at or below the other."""
+    return _is_below(prefix, url) or url.startswith(prefix)
 
 
 def _match_directory(pattern: str, script: str, *, is_regex: bool, whole: bool) -> Match:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sharedstate.deployment.apache.directives import Directive, Section, Source, next_word, read_options
-from sharedstate.deployment.apache.matching import Scene, literal_prefix, variants
+from sharedstate.deployment.apache.matching import Scene, is_certain, literal_prefixes, variants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +76,16 @@ class Mount:
     only: tuple[Section, ...]
     hidden_by: Source | None
     sources: tuple[Source, ...]
+
+    @property
+    def place(self) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+        """What a variant must differ in to be worth a word."""
+        return self.process_group.names, self.application_group.names, self.reloads
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether some requests surely can come this way; else what it leads to may never exist."""
+        return all(is_certain(section) for section in self.only)
 
     @property
     def label(self) -> str:
@@ -172,12 +182,14 @@ class _Alias:
         return cls(directive, host, location, url, is_pattern, script, whole, read_options(rest))
 
     def mounts(self, directives: Sequence[Directive], hidden_by: Source | None) -> list[Mount]:
-        scenes = [Scene(self.host.section, url, file, self.whole) for url, file in _files_of(self.url, self.script)]
-        return [
-            self._mount(variant, directives, hidden_by)
-            for scene in scenes
-            for variant in variants(scene, directives, _DECIDING)
-        ]
+        found: list[Mount] = []
+        for url, file in _files_of(self.url, self.script):
+            scene = Scene(self.host.section, url, file, self.whole)
+            first, *others = (
+                self._mount(each, directives, hidden_by) for each in variants(scene, directives, _DECIDING)
+            )
+            found += [first, *(other for other in others if other.place != first.place)]
+        return found
 
     def _mount(self, scene: Scene, directives: Sequence[Directive], hidden_by: Source | None) -> Mount:
         canonical = scene.value(directives, "usecanonicalname")
@@ -235,7 +247,8 @@ def _files_of(url: str, script: str) -> list[tuple[str, str]]:
 
 def _url_of_pattern(regex: str) -> tuple[str, bool]:
     """Return the path that a WSGIScriptAliasMatch mounts, and whether it depends on the request."""
-    prefix = literal_prefix(regex)
+    first, *others = literal_prefixes(regex)
+    prefix = "" if others else first
     rest = regex[1 + len(prefix) :]
     if prefix and _REST_OF_PATH.fullmatch(rest):
         return prefix.rstrip("/"), False
