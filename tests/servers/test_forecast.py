@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import pwd
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -244,6 +245,145 @@ def test_canonical_name_keeps_the_clients_port_out() -> None:
         assert "client-names-interpreter" not in warned
         assert answer["mod_wsgi"]["mod_wsgi.application_group"] == f"localhost:{server.port}|/a"
         assert (answer["pid"], answer["interpreter"]) in known
+
+
+GROUPS = """
+WSGIDestroyInterpreter Off
+WSGIDaemonProcess d1 threads=2 python-path={path}
+WSGIDaemonProcess d2 threads=2 python-path={path}
+WSGIDaemonProcess one.test:{port} threads=2 python-path={path}
+WSGIProcessGroup d1
+WSGIProcessGroup d2
+WSGIApplicationGroup first
+WSGIScriptAlias /Sub {app}/sub/b.py
+<Directory {app}/sub/deep>
+  WSGIApplicationGroup deep
+</Directory>
+<Directory {app}/sub>
+  WSGIApplicationGroup sub
+</Directory>
+<Directory {app}/s*/>
+  WSGIProcessGroup d1
+</Directory>
+<DirectoryMatch "/many">
+  WSGIApplicationGroup many
+</DirectoryMatch>
+<VirtualHost *>
+  ServerName one.test
+  ServerAlias *.one.test
+  WSGIApplicationGroup %{{RESOURCE}}
+  WSGIScriptAlias /Mixed//Case/ {script}/
+  WSGIScriptAlias /deep {app}/sub/deep/c.py
+  WSGIScriptAlias /many {app}/many
+  WSGIScriptAlias /opt {app}/sub/deep/c.py application-group=opt process-group=%{{GLOBAL}}
+  WSGIScriptAlias /srv {script} application-group=%{{SERVER}} process-group=%{{SERVER}}
+  WSGIScriptAlias /host {script} application-group=%{{HOST}}
+  WSGIScriptAliasMatch ^/wiki(/.*)?$ {script}$1
+  WSGIScriptAliasMatch ^/any/([a-z]+) {app}/$1.py
+  WSGIScriptAlias "/d e" "{app}/sub/d e.py"
+  WSGIScriptAlias /x {script}
+  <Location /x/admin>
+    WSGIApplicationGroup admin
+  </Location>
+  <Location /x>
+    WSGIProcessGroup d1
+  </Location>
+  <LocationMatch "^/(sub|deep)">
+    WSGIApplicationGroup matched
+  </LocationMatch>
+  <Location ~ "/dee.">
+    WSGIProcessGroup %{{GLOBAL}}
+  </Location>
+  <Files "d*.py">
+    WSGIApplicationGroup files
+  </Files>
+  <If "%{{QUERY_STRING}} == 'x'">
+    WSGIApplicationGroup asked
+  </If>
+</VirtualHost>
+<VirtualHost *>
+  ServerName https://two.test
+  UseCanonicalName On
+  WSGIApplicationGroup %{{SERVER}}
+  WSGIScriptAlias / {script}
+</VirtualHost>
+<VirtualHost *>
+  ServerName three.test:99
+  <Directory {app}>
+    WSGIApplicationGroup vdir
+  </Directory>
+  <Directory {root}>
+    WSGIProcessGroup %{{GLOBAL}}
+  </Directory>
+  WSGIScriptAlias /y {app}/sub/b.py
+</VirtualHost>
+"""
+ASKED = [
+    # host, path, the mount that it is
+    ("one.test", "/x/1", "one.test/x"),
+    ("one.test", "/x/admin/1", "one.test/x within <Location /x/admin>"),
+    ("one.test", "/x?x", "one.test/x within <If \"%{QUERY_STRING} == 'x'\">"),
+    ("one.test", "/x/deed", 'one.test/x within <Location ~ "/dee.">'),
+    ("one.test", "/Mixed/Case/1", "one.test/Mixed/Case"),
+    ("one.test", "/Sub", "one.test/Sub"),
+    ("one.test", "/deep", "one.test/deep"),
+    ("one.test", "/many/one.py/1", "one.test/many/one.py"),
+    ("one.test", "/opt", "one.test/opt"),
+    ("one.test", "/srv", "one.test/srv"),
+    ("one.test", "/host", "one.test/host"),
+    ("www.one.test", "/host", "one.test/host"),
+    ("one.test", "/wiki", "one.test/wiki"),
+    ("one.test", "/wiki/1/2", "one.test/wiki"),
+    ("one.test", "/any/application/1", "one.test ~ ^/any/([a-z]+)"),
+    ("one.test", "/d%20e", "one.test/d e"),
+    ("one.test", "/a", "one.test/a"),
+    ("two.test", "/1", "two.test/"),
+    ("three.test", "/y", "three.test/y"),
+    ("three.test", "/a", "three.test/a"),
+]
+
+
+def test_groups_are_resolved_as_mod_wsgi_does(tmp_path: Path) -> None:
+    """In a configuration that uses every rule of merging, each request runs in the groups that were foreseen."""
+    application = tmp_path / "application"
+    shutil.copytree(REPORT, application)
+    for name in ("application.py", "sub/b.py", "sub/deep/c.py", "sub/d e.py", "many/one.py", "many/two.py"):
+        path = application / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(ANYWHERE)
+    with start(_with_groups(MODES["event"]), application) as server:
+        mounts = {mount.label: mount for each in foresee(server).applications for mount in each.mounts}
+
+        for host, path, label in ASKED:
+            process, interpreter = _place(_ask(server, path, f"{host}:{server.port}"))
+            assert process in mounts[label].process_group.names, label
+            foreseen = mounts[label].application_group
+            assert interpreter in foreseen.names or foreseen.is_open, label
+
+
+# Answers every path, as the kit's applications do not.
+ANYWHERE = """\
+import json
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "application/json")])
+    told = {key: str(environ[key]) for key in environ if key.startswith("mod_wsgi.")}
+    return [json.dumps({"mod_wsgi": told}).encode()]
+"""
+
+
+def _with_groups(mode: Mode) -> Mode:
+    def command(place: Any, extra: tuple[str, ...]) -> list[str]:
+        lines = GROUPS.format(
+            app=place.application,
+            script=place.script,
+            root=place.directory,
+            port=place.port,
+            path=":".join(place.path),
+        )
+        return mode.command(place, (*extra, lines))
+
+    return replace(mode, command=command)
 
 
 def _ask(server: Server, path: str, host: str) -> Any:

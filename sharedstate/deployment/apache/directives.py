@@ -2,7 +2,7 @@
 
 The text comes from `-D DUMP_CONFIG` (mod_info), in which Apache has already
 resolved Include, Define, ${VARIABLE}, IfModule, IfDefine, IfVersion, IfFile and
-Use; docs/decisions/0010 says why no parser of ours does that.  What it decides
+Use; docs/decisions/0013 says why no parser of ours does that.  What it decides
 per request (Directory, Files, Location, If) is left standing as sections.
 
     # In file: /etc/apache2/sites-enabled/app.conf
