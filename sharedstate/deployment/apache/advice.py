@@ -1,7 +1,7 @@
 """What will go wrong, or surprise, in the deployment that a forecast describes; and what to do.
 
 One function per pitfall, each seen on real servers.  They read the forecast and
-change nothing in it.
+change nothing in it.  One list, so the module is a little longer than others.
 """
 
 from __future__ import annotations
