@@ -14,6 +14,7 @@ import sys
 from _thread import RLock
 from _weakref import ref
 
+from sharedstate.backend.forks import fork_epoch
 from sharedstate.errors import StateError
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -39,8 +40,8 @@ class Membership:
     ) -> None:
         self._announce = announce
         self._facts = facts or {}
-        self._presence: Presence | None = None
-        self._turn = RLock()
+        self._presence: Presence | None = None  # replaced by who has the turn
+        self._turns: dict[int, RLock] = {}  # one for each fork: a thread of the parent may have held its own
 
     def join(self) -> str:
         """Take a place unless there is one, and return its token."""
@@ -50,10 +51,13 @@ class Membership:
         # Imported here: who it is costs a few reads of /proc, and most processes open one store.
         from sharedstate.deployment.identity import describe_self
 
-        with self._turn:
+        # Not in our turn: who is described for the first time may begin to serve (`when_serving`), so programs run
+        # here that join in turn, and have other threads join.  A second place would end the first, and its claims.
+        facts = {**describe_self(), **self._facts}
+        with self._turn():
             presence = self._presence
             if presence is None or not presence.is_held():
-                presence = self._presence = self._announce({**describe_self(), **self._facts})
+                presence = self._presence = self._announce(facts)
                 _remember(self)
         return presence.token
 
@@ -70,7 +74,7 @@ class Membership:
 
     def leave(self) -> None:
         """Give the place back.  Leaving twice is no error."""
-        with self._turn:
+        with self._turn():
             presence, self._presence = self._presence, None
         _members.pop(id(self), None)
         if presence is not None:
@@ -78,9 +82,11 @@ class Membership:
 
     def rejoin_in_child(self) -> None:
         """Take a place in the forked child, whatever thread of the parent was at work."""
-        self._turn = RLock()
         if self._presence is not None:
             self.try_join()
+
+    def _turn(self) -> RLock:
+        return self._turns.setdefault(fork_epoch(), RLock())
 
 
 _members: dict[int, ref[Membership]] = {}
