@@ -10,6 +10,7 @@ import sys
 
 from sharedstate.backend.forks import fork_epoch
 from sharedstate.deployment.servers import SERVERS
+from sharedstate.deployment.surroundings import list_interpreters
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ listeners: list[Callable[[], object]] = []
 """Called when a process is looked at for the first time: where a fork calls nobody, this tells of it, if late."""
 
 _seen: dict[tuple[Any, ...], tuple[Any, Deployment]] = {}
-"""What was found, and by whom, by what could change it: a fork, or the loading of a server's modules."""
+"""What was found, and by whom, by what could change it: a fork, another interpreter, a server's modules."""
 
 
 def detect(environ: Mapping[str, Any] | None = None) -> Deployment:
@@ -52,7 +53,8 @@ def recogniser() -> Any:
 
 def _find(environ: Mapping[str, Any] | None) -> tuple[Any, Deployment]:
     asked = [(name, tell) for name, tell in SERVERS if not tell or tell in sys.modules]
-    key = (fork_epoch(), "" if environ is None else environ.get("SERVER_SOFTWARE", "-"), *asked)
+    alive = len(list_interpreters())
+    key = (fork_epoch(), alive, "" if environ is None else environ.get("SERVER_SOFTWARE", "-"), *asked)
     found = _seen.get(key)
     if found is None:
         for old in [known for known in _seen if known[0] != key[0]]:

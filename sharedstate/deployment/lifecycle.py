@@ -101,12 +101,14 @@ def _after_fork() -> None:
 
 
 def when_stopping(fn: Callable[[], object]) -> None:
-    """Call `fn` at the orderly end of this interpreter or its process, at most once in each process.
+    """Call `fn` at the orderly end of each interpreter that serves, at most once in each.
 
     By mod_wsgi's subscription and by atexit, since neither alone is reliable;
     and where multiprocessing ends a child without atexit, by multiprocessing.
-    What `fn` raises is printed.  Nothing is called after kill -9, nor by a
-    server that ends its workers without running atexit (uvicorn, waitress).
+    What `fn` raises is printed.  Nothing is called after kill -9; by a server
+    that ends its processes without running atexit (uvicorn, waitress); in a
+    process that was busy when it was told to end (Apache's prefork, uWSGI); in
+    uWSGI's interpreters of further mounts.
     """
     with _turn:
         _stopping.append(fn)
@@ -162,6 +164,8 @@ def _end(*_event: object, **_details: object) -> None:
     if _ended == [epoch]:
         return
     _ended[:] = [epoch]
+    if not recogniser().serves():
+        return  # a master that ends after its workers
     for fn in reversed(_stopping):
         _call_safely(fn)
 

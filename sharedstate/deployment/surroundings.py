@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 
-from sharedstate._light import NamedTuple
 from sharedstate.deployment.model import MANY, Certainty, Fact, unknown
 from sharedstate.model import interpreter_id
 
@@ -30,6 +29,8 @@ __all__ = [
     "gil",
     "interpreters",
     "is_forked_copy",
+    "is_of_multiprocessing",
+    "list_interpreters",
     "local",
     "locate",
     "module",
@@ -118,7 +119,7 @@ def files_loaded(prefix: str) -> set[str]:
 # --- Processes ----------------------------------------------------------------
 
 
-class Process(NamedTuple):
+class Process:
     """A process as /proc shows it to everybody.
 
     Attributes:
@@ -132,13 +133,18 @@ class Process(NamedTuple):
         command: its command line.
     """
 
-    pid: int
-    parent: int
-    group: int
-    session: int
-    started: int
-    image: tuple[int, int] | None
-    command: bytes
+    # Not a NamedTuple, whose making costs each fresh interpreter 0.2 ms.
+    __slots__ = ("command", "group", "image", "parent", "pid", "session", "started")
+
+    def __init__(self, pid: int, stat: list[bytes], command: bytes) -> None:
+        self.pid = pid
+        self.parent = int(stat[1])
+        self.group = int(stat[2])
+        self.session = int(stat[3])
+        self.started = int(stat[19])
+        code, stack = int(stat[23]), int(stat[25])
+        self.image = (code, stack) if code > 1 and stack > 1 else None
+        self.command = command
 
 
 def read_process(pid: int) -> Process | None:
@@ -151,11 +157,7 @@ def read_process(pid: int) -> Process | None:
             command = file.read()
     except OSError:
         return None
-    if stat[0] in {b"Z", b"X"}:
-        return None
-    code, stack = int(stat[23]), int(stat[25])
-    image = (code, stack) if code > 1 and stack > 1 else None
-    return Process(pid, int(stat[1]), int(stat[2]), int(stat[3]), int(stat[19]), image, command)
+    return None if stat[0] in {b"Z", b"X"} else Process(pid, stat, command)
 
 
 def is_forked_copy(child: Process, parent: Process) -> bool:
@@ -189,7 +191,7 @@ def is_of_multiprocessing(process: Process) -> bool:
 
 def interpreters() -> Fact:
     """Return how many interpreters this process has, if it says so: `MANY`, or a likely 1."""
-    alive = _list_interpreters()
+    alive = list_interpreters()
     if len(alive) > 1:
         return Fact(MANY, Certainty.KNOWN, f"{len(alive)} interpreters live in this process")
     if module("concurrent.interpreters") is not None or module("concurrent.futures.interpreter") is not None:
@@ -204,7 +206,7 @@ def gil() -> Fact:
         return Fact("absent", Certainty.KNOWN, "sys._is_gil_enabled() is False")
     here = interpreter_id()
     if here == 0:
-        others = [identity for identity in _list_interpreters() if identity != 0]
+        others = [identity for identity in list_interpreters() if identity != 0]
         if not others:
             return Fact("only", Certainty.LIKELY, "the main interpreter, and no other lives in this process now")
         kinds = {_configured_gil(identity) for identity in others}
@@ -227,7 +229,8 @@ def gil() -> Fact:
     return Fact("shared" if allowed() else "own", Certainty.LIKELY, f"daemon_threads_allowed() is {allowed()}")
 
 
-def _list_interpreters() -> list[int]:
+def list_interpreters() -> list[int]:
+    """Return the ids of this process's interpreters, [] if Python does not tell."""
     try:
         found: list[Any] = _control().list_all()
     except (ImportError, AttributeError, RuntimeError):

@@ -125,7 +125,7 @@ def _bound_worker() -> Any:
 
 
 def incarnate() -> Incarnation:
-    """Return the arbiter, and how often it was told to reload: it counts that itself, from version 24 on or so."""
+    """Return the arbiter, and how often it was told to reload: it counts that itself, from 25.1 on."""
     arbiter, worker = _find()
     pid = os.getpid() if worker is None else int(worker.ppid)
     started = _started(pid)
@@ -150,5 +150,9 @@ def _started(pid: int) -> int:
 def _first_of_reload(worker: Any) -> int:
     """Return the age of the first worker of the reload that spawned this one, 0 if none did."""
     reloading = surroundings.find_frame(_ARBITER, "reload")
+    latest = surroundings.local(reloading, "last_worker_age")  # from 24 on
+    if isinstance(latest, int):
+        return latest + 1
     position = surroundings.local(reloading, "_")  # of the loop that spawns them
-    return int(worker.age) - position if isinstance(position, int) else 0
+    by_loop = isinstance(position, int) and surroundings.find_frame(_ARBITER, "spawn_workers") is None
+    return int(worker.age) - position if by_loop else 0

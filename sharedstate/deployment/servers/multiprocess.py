@@ -72,7 +72,7 @@ def _mode() -> Any:
     return likely("fork", "no module __mp_main__")
 
 
-_inherited: list[Process] = []  # the root, as it was found before this process was forked
+_inherited: list[Any] = []  # [the session, the root], as they were found before this process was forked
 
 
 def incarnate() -> Incarnation:
@@ -81,12 +81,12 @@ def incarnate() -> Incarnation:
     if own is None:
         return Incarnation(boot_id(), os.getpid(), 0, "", "this process, and no /proc to look it up")
     # What an ancestor saw before it died: unless this is a daemon that has left its session.
-    if _inherited and _inherited[0].session == own.session:
-        root = _inherited[0]
+    if _inherited and _inherited[0] == own.session:
+        root: Process = _inherited[1]
     else:
         root = surroundings.root_process(own)
         parent = parent_pid()
         if root.pid == own.pid and parent is not None and own.parent != parent:
             return Incarnation(boot_id(), parent, 0, "", "the parent of multiprocessing, dead")
-        _inherited[:] = [root._replace(session=own.session)]
+        _inherited[:] = [own.session, root]
     return Incarnation(boot_id(), root.pid, root.started, "", "the process that started it all")

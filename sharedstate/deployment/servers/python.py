@@ -60,6 +60,8 @@ def _processes(hints: Mapping[str, Any]) -> Fact:
         return likely(MANY, "wsgi.multiprocess, a hint")
     if hints:
         return unknown("wsgi.multiprocess is False under servers with many processes too")
+    if surroundings.module("multiprocessing.context") is not None:
+        return unknown("multiprocessing is loaded, and may start any number of children")
     own = surroundings.read_process(os.getpid())
     parent = None if own is None else surroundings.read_process(own.parent)
     if own is not None and parent is not None and surroundings.is_forked_copy(own, parent):

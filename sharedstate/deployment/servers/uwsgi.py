@@ -10,7 +10,7 @@ import os
 
 from sharedstate.deployment import surroundings
 from sharedstate.deployment.model import MANY, Deployment, Fact, Incarnation, known, likely, unknown
-from sharedstate.model import boot_id, interpreter_id
+from sharedstate.model import boot_id
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
         return None
     processes = int(here.numproc)
     threads = int(here.cores)
-    is_lazy = any(_option(name) is not None for name in ("lazy-apps", "lazy"))
     extras = [name for name in ("lazy-apps", "lazy", "single-interpreter") if _option(name) is not None]
     return Deployment(
         server=known("uwsgi", "sys.modules['uwsgi'].numproc"),
@@ -42,7 +41,7 @@ def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
         gil=_gil(),
         threads=known(threads, "uwsgi.cores"),
         recycled=_recycled(here),
-        preloaded=known(not is_lazy and bool(int(here.masterpid()) or processes > 1), "uwsgi.opt: lazy-apps"),
+        preloaded=known(not _is_lazy() and bool(int(here.masterpid()) or processes > 1), "uwsgi.opt: lazy-apps"),
         application=application(environ),
     )
 
@@ -50,6 +49,10 @@ def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
 def serves() -> bool:
     """Return whether this is a worker already; the one process of a server without a master becomes it later."""
     return int(surroundings.module("uwsgi").worker_id()) > 0
+
+
+def _is_lazy() -> bool:
+    return any(_option(name) is not None for name in ("lazy-apps", "lazy"))
 
 
 def _option(name: str) -> Any:
@@ -64,18 +67,24 @@ def _version(here: Any) -> Fact:
 def _interpreters() -> Fact:
     if _option("single-interpreter") is not None:
         return known(1, "uwsgi.opt: single-interpreter")
-    if _option("mount") is not None or interpreter_id() != 0:
-        # uwsgi.opt keeps the last of several mounts only, and cuts that while it reads it.
-        return known(MANY, "uwsgi.opt: mount, each in an interpreter of its own")
     found = surroundings.interpreters()
-    return found if found.value == MANY else likely(1, "one application, without a mount")
+    if found.value == MANY or not _may_grow():
+        return found
+    # uwsgi.opt keeps the last of several mounts only.
+    return unknown("uwsgi.opt: mount; there may be others, each in an interpreter of its own")
 
 
 def _gil() -> Fact:
     found = surroundings.gil()
-    if found.value == "only" and _interpreters().value == MANY:  # the others are made one after the other
-        return likely("shared", "the main interpreter, whose GIL those of the other mounts will share")
+    if found.value == "only" and _may_grow():
+        return unknown("the main interpreter; those of other mounts would share its GIL")
     return found
+
+
+def _may_grow() -> bool:
+    """Return whether more applications may yet be loaded, each into an interpreter of its own."""
+    loaded_in_master = serves() and not _is_lazy()
+    return _option("mount") is not None and _option("single-interpreter") is None and not loaded_in_master
 
 
 def _recycled(here: Any) -> Fact:
@@ -106,7 +115,7 @@ def application(environ: Mapping[str, Any] | None) -> Fact:
     files = set(map(os.path.abspath, surroundings.files_loaded(_FILE)))
     if len(files) == 1 and not modules:
         return likely(files.pop(), "the one file in this interpreter")
-    if not files and len(modules) == 1 and (_option("mount") is None or surroundings.interpreters().value == 1):
+    if not files and len(modules) == 1 and _interpreters().value == 1:
         return likely(surroundings.locate(next(iter(modules.values()))), "uwsgi.opt")
     return unknown(f"{len(files)} files and {len(modules)} modules to serve, and none on the caller's stack")
 
