@@ -42,13 +42,19 @@ class LifecycleClaims(Claims):
         assert facts.durability <= plugin.durability
 
     def test_scope_is_what_it_says(self, store: Store) -> None:
-        """A forked process that opens the URL sees this one's writes, and is seen, if and only if scope is HOST."""
+        """A forked process that opens the URL sees this one's writes, and is seen, if and only if scope is HOST.
+
+        Otherwise it is refused, unless it says that less is enough.
+        """
         shares = store.capabilities.scope >= Scope.HOST
         store["parent"] = 1
 
         def be_child() -> Any:
+            if not shares:
+                with pytest.raises(sharedstate.ScopeError):
+                    sharedstate.open(store.url)
             # Fork copies this process's memory: what was there before proves nothing.
-            with sharedstate.open(store.url) as own:
+            with sharedstate.open(store.url, allow_narrow=True) as own:
                 own["child"] = 1
                 until_parent_wrote = own.wait_for_change("late", ABSENT, support.PATIENCE_S if shares else 0.2)
                 return until_parent_wrote != ABSENT
