@@ -1,4 +1,7 @@
-"""`sharedstate probe`: run the experiments, show what they found, and exit 0 only if every claim is supported."""
+"""`sharedstate probe`: run the experiments, show what they found, and exit 0 only if every claim is supported.
+
+With --url it is a live server that is probed: `live_probing`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from sharedstate.cli.live_probing import probe_live
 from sharedstate.probe.boundaries import Boundary
 from sharedstate.probe.experiments import FULL, QUICK
 from sharedstate.probe.running import Step, run_probe
@@ -33,8 +37,24 @@ __all__ = ["probe"]
 @click.option("--json", "json_path", metavar="FILE", help="Write the complete evidence there; - is stdout.")
 @click.option("--html", "html_path", metavar="FILE", help="Write a page for people there.")
 @click.option("--quick", is_flag=True, help="Short loops: less time, less evidence.")
-def probe(
-    backends: tuple[str, ...], boundaries: tuple[str, ...], json_path: str | None, html_path: str | None, quick: bool
+@click.option("--url", "urls", multiple=True, help="Where the probe is mounted in a live server; once for each mount.")
+@click.option("--token-file", metavar="FILE", help="With --url: the server's token; else $SHAREDSTATE_PROBE_TOKEN.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 256),
+    default=64,
+    show_default=True,
+    help="With --url: requests at once, at the most.",
+)
+def probe(  # noqa: PLR0917  click names them
+    backends: tuple[str, ...],
+    boundaries: tuple[str, ...],
+    json_path: str | None,
+    html_path: str | None,
+    quick: bool,
+    urls: tuple[str, ...],
+    token_file: str | None,
+    concurrency: int,
 ) -> None:
     """Prove on this machine which backend shares across which boundary.
 
@@ -42,7 +62,25 @@ def probe(
     interpreters and processes, which are also killed.  Exit status: 0 if every
     claim that was tried is supported, else 1; also 1 if a backend or boundary
     that was asked for by name could not be tried.
+
+    With --url, a live server in which sharedstate.probe.wsgi:application (or
+    .asgi:application) is mounted shows its hosts, processes, interpreters and
+    threads, and which of them share; see docs/live-probe.md.  Exit status: 0 if
+    all that answered share through the store, else 1.
     """
+    if urls:
+        if boundaries or len(backends) > 1:
+            raise click.UsageError("With --url there is no --boundary, and at most one --backend.")
+        probe_live(
+            urls,
+            token_file,
+            backend="".join(backends),
+            concurrency=concurrency,
+            json_path=json_path,
+            html_path=html_path,
+            is_quick=quick,
+        )
+        return
     from rich.console import Console
 
     # Told to end, we still remove the stores that we made.

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from sharedstate.model import Capabilities
 
-__all__ = ["Step", "run_probe"]
+__all__ = ["Step", "describe_machine", "run_probe"]
 
 _PATIENCE_S: Final = 20.0
 
@@ -74,7 +74,7 @@ def run_probe(
         on_cell: told after each cell.
     """
     began = time.monotonic()
-    about = _describe_machine()
+    about = describe_machine()
     schemes = registry.known_schemes() if backends is None else list(dict.fromkeys(backends))
     ordered = [boundary for boundary in Boundary if boundary in boundaries]
     cells = list[Cell]()
@@ -216,7 +216,8 @@ def _remove(url: str) -> None:
         registry.find_plugin(parsed).remove(parsed)
 
 
-def _describe_machine() -> dict[str, str]:
+def describe_machine() -> dict[str, str]:
+    """Return where and with what we run, in words for people."""
     from datetime import datetime
 
     gil = "with GIL" if getattr(sys, "_is_gil_enabled", lambda: True)() else "without GIL"
