@@ -23,14 +23,15 @@ from __future__ import annotations
 
 import os
 import time
+from _weakref import ref
 
 from sharedstate.backend.waiting import Backoff, Deadline
 from sharedstate.errors import ClaimLostError, ConflictError, CorruptError, KeyFormatError, ScopeError
-from sharedstate.model import Owner
+from sharedstate.model import MISSING, Owner
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Any, Final
 
@@ -43,6 +44,8 @@ __all__ = [
     "Fenced",
     "Living",
     "corrupt",
+    "find_stopping",
+    "is_shaped",
     "key_of",
     "now_s",
     "require_lasting",
@@ -53,7 +56,12 @@ __all__ = [
 KEYS: Final = "sharedstate:"
 """What every key and lock that we put into a user's store starts with."""
 
-_held: set[str] = set()  # ids of the claims whose objects live, in this interpreter
+_held: dict[str, ref[Claim]] = {}  # by id: the claims of this interpreter, some of them dead
+
+
+def _is_held(claim: str) -> bool:
+    found = _held.get(claim)
+    return found is not None and found() is not None
 
 
 class Claim:
@@ -65,26 +73,25 @@ class Claim:
         who: the calling thread, for people.
     """
 
-    __slots__ = ("_store", "id", "owner", "who")
+    # No __del__: a Ctrl-C that comes while one runs is lost.
+    __slots__ = ("__weakref__", "_store", "id", "owner", "who")
 
     def __init__(self, store: Store) -> None:
+        for claim in [claim for claim, held in list(_held.items()) if held() is None]:
+            _held.pop(claim, None)
         self.id = os.urandom(8).hex()
         self._store = store
         self.owner = store.join()
         self.who = str(Owner.current())
-        _held.add(self.id)  # before anyone can read it in a record
+        _held[self.id] = ref(self)  # before anyone can read it in a record
 
     def is_ours(self) -> bool:
         """Return whether the caller may act for it: not in a forked child, and not once it ended."""
-        return self.id in _held and self._store.join() == self.owner
+        return _is_held(self.id) and self._store.join() == self.owner
 
     def end(self) -> None:
         """Let others of this interpreter take over what it owns.  Ending twice is no error."""
-        _held.discard(self.id)
-
-    def __del__(self) -> None:
-        if _held is not None:  # pyright: ignore[reportUnnecessaryComparison]  it is at the interpreter's end
-            _held.discard(self.id)
+        _held.pop(self.id, None)
 
 
 class Living:
@@ -100,7 +107,7 @@ class Living:
     def holds(self, owner: str, claim: str) -> bool:
         """Return whether that claim by that owner still stands (C2)."""
         if owner == self._me:
-            return claim in _held
+            return _is_held(claim)
         if owner not in self._known:
             self._known[owner] = self._store.is_present(owner)
         return self._known[owner]
@@ -115,7 +122,7 @@ class Fenced:
     Args:
         store: of the record, and of the effects.
         key: of the record.
-        verify: raises `ClaimLostError` if the record's value says that the claim passed on.
+        verify: raises `ClaimLostError` if the record's value (`MISSING`: it is gone) says that the claim passed on.
         committed: called once the block's writes are there.
     """
 
@@ -129,7 +136,9 @@ class Fenced:
         self._transaction = store.transaction()
 
     def __enter__(self) -> Transaction:
-        self._verify(self._transaction.get(self._key))  # so its commit expects the generation that was verified
+        self._verify(
+            self._transaction.get(self._key, MISSING)
+        )  # so its commit expects the generation that was verified
         return self._transaction
 
     def __exit__(
@@ -141,7 +150,7 @@ class Fenced:
             self._transaction.commit()
         except ConflictError as conflict:
             if conflict.key == self._key:
-                self._verify(self._store.get(self._key))
+                self._verify(self._store.get(self._key, MISSING))
             raise
         if self._committed is not None:
             self._committed()
@@ -198,6 +207,17 @@ def now_s() -> float:
     return time.time()
 
 
+def is_shaped(value: Any, shape: Mapping[str, tuple[type, ...]]) -> bool:
+    """Return whether `value` is a dict of exactly these keys, each value of one of its types.
+
+    A key without types may have any value.
+    """
+    if type(value) is not dict or value.keys() != shape.keys():  # pyright: ignore[reportUnknownMemberType]
+        return False
+    fields: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
+    return all(not types or type(fields[key]) in types for key, types in shape.items())
+
+
 def corrupt(store: Store, key: str, what: str) -> CorruptError:
     """Return the error that says that `key` holds something else than a record of ours."""
     advice = "If no program uses that key as its own, delete it; what it recorded is forgotten then."
@@ -217,3 +237,11 @@ def require_lasting(store: Store, what: str) -> None:
             given="eviction when it is full",
             advice="Open one without full=evict for coordination, beside this one for caching.",
         )
+
+
+def find_stopping() -> Callable[[], bool]:
+    """Return what tells whether this process has been told to stop; it is told from now on."""
+    from sharedstate.deployment.lifecycle import is_stopping
+
+    is_stopping()
+    return is_stopping

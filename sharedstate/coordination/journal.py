@@ -21,7 +21,7 @@ every write, so every change is a compare-and-set on what was read.
 from __future__ import annotations
 
 from sharedstate._light import NamedTuple
-from sharedstate.coordination.claims import Living, corrupt, key_of, now_s
+from sharedstate.coordination.claims import Living, corrupt, is_shaped, key_of, now_s
 from sharedstate.errors import KeyFormatError
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -52,14 +52,24 @@ ABANDONED: Final = "abandoned"  # as running, but its owner is gone: seen by a r
 EXHAUSTED: Final = "exhausted"  # as failed, with no attempt left: the same
 
 CLAIMABLE: Final = frozenset({WAITING, ABANDONED, FAILED})
+_STATUSES: Final = frozenset({WAITING, RUNNING, FAILED})
 
 _FORMAT: Final = 1
-_FIELDS: Final = frozenset(
-    {
-        *("format", "payload", "state", "status", "owner", "claim", "who"),
-        *("attempt", "failures", "error", "added_at", "started_at", "ended_at"),
-    }
-)
+_SHAPE: Final[dict[str, tuple[type, ...]]] = {
+    "format": (int,),
+    "payload": (),
+    "state": (),
+    "status": (str,),
+    "owner": (str,),
+    "claim": (str,),
+    "who": (str,),
+    "attempt": (int,),
+    "failures": (int,),
+    "error": (str,),
+    "added_at": (float,),
+    "started_at": (float, type(None)),
+    "ended_at": (float, type(None)),
+}
 
 
 class TaskRecord(NamedTuple):
@@ -129,9 +139,9 @@ class Journal:
         Raises:
             CorruptError: it is something else.
         """
-        if type(value) is not dict or value.keys() != _FIELDS or value["format"] != _FORMAT:  # pyright: ignore[reportUnknownMemberType]
+        if not is_shaped(value, _SHAPE) or value["format"] != _FORMAT or value["status"] not in _STATUSES:
             raise corrupt(self.store, self.key(task_id), "a task")
-        entry: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
+        entry: dict[str, Any] = value
         return entry
 
     def status(self, entry: dict[str, Any], living: Living) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from sharedstate.coordination.claims import Fenced, require_ours, transact
 from sharedstate.coordination.journal import FAILED, WAITING, let_go
 from sharedstate.errors import ClaimLostError, StateError
+from sharedstate.model import MISSING
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Task:
         Raises:
             ClaimLostError: the task is not the caller's any more.
         """
-        return self._verified(self._journal.store.get(self._key))["state"]
+        return self._verified(self._journal.store.get(self._key, MISSING))["state"]
 
     def should_stop(self) -> bool:
         """Return whether this process has been told to stop: checkpoint, then `release`, or end soon."""
@@ -83,7 +84,7 @@ class Task:
     def is_ours(self) -> bool:
         """Return whether the task is still this caller's; it may pass on only by the owner's own doing, or its end."""
         try:
-            self._verified(self._journal.store.get(self._key))
+            self._verified(self._journal.store.get(self._key, MISSING))
         except ClaimLostError:
             return False
         return True
@@ -105,7 +106,7 @@ class Task:
         """
 
         def write(transaction: Transaction) -> None:
-            entry = self._verified(transaction.get(self._key))
+            entry = self._verified(transaction.get(self._key, MISSING))
             transaction.set(self._key, {**entry, "state": state})
             if effects is not None:
                 effects(transaction)
@@ -162,7 +163,7 @@ class Task:
 
     def _let_go(self, status: str, error: str) -> None:
         def write(transaction: Transaction) -> None:
-            entry = self._verified(transaction.get(self._key))
+            entry = self._verified(transaction.get(self._key, MISSING))
             failures = entry["failures"] + (status == FAILED)
             transaction.set(self._key, let_go(entry, status, failures, error or entry["error"]))
 
@@ -201,7 +202,7 @@ class Task:
 
     def _verified(self, value: Any) -> dict[str, Any]:
         what = self._journal.what(self.id)
-        if value is None:
+        if value is MISSING:
             reason = f"it was {self.outcome} here" if self.outcome else "it is not in the journal any more"
             raise ClaimLostError(what=what, reason=reason)
         entry = self._journal.parse(self.id, value)

@@ -27,7 +27,7 @@ How it fails:
 from __future__ import annotations
 
 from sharedstate._light import NamedTuple
-from sharedstate.coordination.claims import Claim, Living, require_lasting
+from sharedstate.coordination.claims import Claim, Living, find_stopping, require_lasting
 from sharedstate.coordination.journal import (
     CLAIMABLE,
     EXHAUSTED,
@@ -47,7 +47,7 @@ from sharedstate.errors import (
     StoppingError,
     ValueTypeError,
 )
-from sharedstate.model import ABSENT
+from sharedstate.model import ABSENT, MISSING
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Tasks:
             raise ValueTypeError(path="attempts", found=repr(attempts), advice="Give an int from 1 on.")
         self._store = store
         self._journal = Journal(store, name, attempts)
-        self._is_stopping = is_stopping or _find_lifecycle()
+        self._is_stopping = is_stopping or find_stopping()
 
     # --- Adding and running ---------------------------------------------------
 
@@ -194,8 +194,8 @@ class Tasks:
         living = Living(self._store)
         records: list[TaskRecord] = []
         for task_id in self._journal.ids():
-            value = self._store.get(self._journal.key(task_id))
-            if value is not None:  # else it finished meanwhile
+            value = self._store.get(self._journal.key(task_id), MISSING)
+            if value is not MISSING:  # else it finished meanwhile
                 records.append(self._journal.record(task_id, self._journal.parse(task_id, value), living))
         return sorted(records, key=lambda record: record.added_at)
 
@@ -229,8 +229,8 @@ class Tasks:
         key = self._journal.key(task_id)
 
         def change(transaction: Transaction) -> bool:
-            value = transaction.get(key)
-            if value is None:
+            value = transaction.get(key, MISSING)
+            if value is MISSING:
                 return False
             entry = self._journal.parse(task_id, value)
             if self._journal.status(entry, Living(self._store)) == RUNNING:
@@ -288,12 +288,3 @@ def _run(task: Task, handler: Callable[[Task], Any]) -> Outcome:
     except Exception as raised:  # noqa: BLE001  one task's failure must not keep the others from being resumed
         error = raised
     return Outcome(task.id, task.outcome or "lost", error)
-
-
-def _find_lifecycle() -> Callable[[], bool]:
-    try:
-        lifecycle: Any = __import__("sharedstate.deployment.lifecycle", fromlist=["is_stopping"])
-    except ImportError:
-        return lambda: False
-    is_stopping: Callable[[], bool] = lifecycle.is_stopping
-    return is_stopping

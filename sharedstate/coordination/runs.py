@@ -31,7 +31,7 @@ from __future__ import annotations
 from _thread import _local as thread_local  # pyright: ignore[reportPrivateUsage]  threading is not imported here
 
 from sharedstate._light import NamedTuple
-from sharedstate.coordination.claims import Claim, corrupt, key_of, now_s, require_lasting
+from sharedstate.coordination.claims import Claim, corrupt, is_shaped, key_of, now_s, require_lasting
 from sharedstate.errors import (
     AttemptsExhaustedError,
     ClaimLostError,
@@ -60,7 +60,18 @@ _DONE: Final = "done"
 _FAILED: Final = "failed"
 _INTERRUPTED: Final = "interrupted"
 _RUNNING: Final = "running"
-_FIELDS: Final = ("period", "state", "claim", "owner", "who", "attempt", "failures", "started_at", "ended_at", "error")
+_SHAPE: Final[dict[str, tuple[type, ...]]] = {
+    "period": (str,),
+    "state": (str,),
+    "claim": (str,),
+    "owner": (str,),
+    "who": (str,),
+    "attempt": (int,),
+    "failures": (int,),
+    "started_at": (float,),
+    "ended_at": (float, type(None)),
+    "error": (str,),
+}
 
 
 class Run(NamedTuple):
@@ -213,10 +224,10 @@ def _place(store: Store, name: str, per: str, incarnation: str | None) -> tuple[
 
 
 def _this_start(store: Store) -> str:
-    incarnations: Any = __import__("sharedstate.coordination.incarnations", fromlist=["agree"])
-    deployment: Any = __import__("sharedstate.deployment.incarnation", fromlist=["incarnation"])
-    token: str = incarnations.agree(store, deployment.incarnation()).token
-    return token
+    from sharedstate.coordination.incarnations import agree
+    from sharedstate.deployment.incarnation import incarnation
+
+    return agree(store, incarnation()).token
 
 
 class _Journal:
@@ -309,12 +320,13 @@ class _Journal:
         entry = self.store.read(self._key)
         if entry is None:
             return [], ABSENT
-        try:
-            if entry.value["format"] == _FORMAT:
-                return [{field: run[field] for field in _FIELDS} for run in entry.value["runs"]], entry.generation
-        except (TypeError, LookupError):
-            pass
-        raise corrupt(self.store, self._key, self.what)
+        value = entry.value
+        if not is_shaped(value, {"format": (int,), "runs": (list,)}) or value["format"] != _FORMAT:
+            raise corrupt(self.store, self._key, self.what)
+        runs: list[dict[str, Any]] = value["runs"]
+        if not all(is_shaped(run, _SHAPE) for run in runs):
+            raise corrupt(self.store, self._key, self.what)
+        return runs, entry.generation
 
     def _find(self, runs: list[dict[str, Any]]) -> dict[str, Any] | None:
         return next((run for run in runs if run["period"] == self._period), None)
