@@ -7,7 +7,7 @@ PYTHON ?= python3
 NEWEST = $(shell scripts/pythons.sh | tail -n 1)
 RUN = set -eu; venv=$$(scripts/venv.sh
 
-.PHONY: help probe test test-python test-native test-servers stress lint bench bench-smoke wheel clean system system-servers
+.PHONY: help probe test test-python test-native test-servers test-modern test-fresh stress lint bench bench-smoke wheel clean system system-servers
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,14 +16,14 @@ system:
 	@scripts/system-packages.sh
 
 system-servers:
-	@scripts/system-packages.sh servers
+	@scripts/system-packages.sh servers browser
 	@scripts/servers.sh
 
 probe: system  ## show which backend really shares on this machine (PYTHON=python3.13 OPTIONS="--html page.html")
 	@$(RUN) "$(PYTHON)"); "$$venv/bin/python" -m sharedstate probe $(OPTIONS)
 
 test:  ## run every test on every supported Python that is here, and on real servers
-	@scripts/system-packages.sh servers
+	@scripts/system-packages.sh servers browser
 	@scripts/test-all.sh
 
 test-python: system  ## run the Python tests on one Python (PYTHON=python3.12 TESTS=tests/unit)
@@ -34,6 +34,12 @@ test-servers: system-servers  ## start real web servers and test in them (TESTS=
 
 test-native: system  ## run the C core's own tests: plain, AddressSanitizer and UBSan, ThreadSanitizer
 	@$(MAKE) --no-print-directory -C tests/native all
+
+test-modern:  ## run the Python and the server tests on Debian forky, with its Python and mod_wsgi, in a root of its own
+	@scripts/debian-root.sh forky scripts/test-modern.sh
+
+test-fresh:  ## set everything up in a fresh Debian 12, and run the server tests there
+	@scripts/debian-root.sh bookworm sh -c 'apt-get update -qq && apt-get install -y -qq make >/dev/null && make test-servers'
 
 stress: system  ## kill one of four writing processes every 50 ms, for 30 s on each backend (PYTHON=python3.13)
 	@$(RUN) "$(PYTHON)" test); SHAREDSTATE_STRESS_S=30 "$$venv/bin/pytest" -s tests/stress

@@ -8,7 +8,7 @@
 # that is another version.  Each holds the library's dependencies and the servers
 # from PyPI, mod_wsgi built against it among them; not the library, which each
 # started server gets as a copy (tests/servers/harness).  With nothing to do it
-# takes a fraction of a second.
+# takes a few seconds.
 #
 # .venv/servers.txt then names what the tests may rely on, one environment a
 # line: what stands there and does not work is a failed test, never a skipped one.

@@ -1,15 +1,24 @@
 #!/bin/sh
 # Install the Debian packages that the build and the tests need, and say which.
 #
-#     scripts/system-packages.sh [servers]
+#     scripts/system-packages.sh [servers] [browser]
 #
-# With "servers" also those that tests/servers needs: Apache, mod_wsgi, a browser.
+# With "servers" also Apache and mod_wsgi, with "browser" a browser, both for tests/servers.
 # Installs only what is missing.  Elsewhere than on Debian, or without root, it
 # says what is needed and goes on: the tools may be there under another name.
 set -eu
 
 needed="gcc libc6-dev make cmake ninja-build python3-venv python3-dev"
-[ "${1:-}" != servers ] || needed="$needed apache2 libapache2-mod-wsgi-py3 apache2-dev chromium"
+for more in "$@"; do
+    case $more in
+    servers) needed="$needed apache2 libapache2-mod-wsgi-py3 apache2-dev" ;;
+    browser) needed="$needed chromium" ;;
+    *)
+        echo "There are no packages called '$more'." >&2
+        exit 1
+        ;;
+    esac
+done
 
 command -v dpkg-query >/dev/null || {
     echo "Not a Debian system: a C compiler, cmake, ninja and Python's headers must be there." >&2

@@ -37,6 +37,8 @@ APPLICATIONS = Path(__file__).parent / "applications"
 REPORT = APPLICATIONS / "report"
 ALL, ONE, NONE = "all", "that one", "none"
 
+OWN_GIL = [name for name in MODES if "own-gil" in name]  # where one of the Pythons has it
+
 # Whose pids are others afterwards?  As measured before the project began.
 REPLACED = {
     Disturbance.GRACEFUL: ALL,
@@ -47,7 +49,7 @@ REPLACED = {
     Disturbance.KILL_MASTER: NONE,
     Disturbance.USR2: NONE,
 }
-TOUCHED = {"prefork": NONE, "event-global": NONE, "mod_wsgi6-3.13-own-gil-embedded": NONE}
+EMBEDDED = ("prefork", "event-global", *(name for name in OWN_GIL if "embedded" in name))  # a touch renews no process
 DISTURBED = [
     (MODES[name], how)
     for name in (
@@ -55,8 +57,7 @@ DISTURBED = [
         "event-global",
         "daemon-global",
         "daemon-2x25",
-        "mod_wsgi6-3.13-own-gil-embedded",
-        "mod_wsgi6-3.13-own-gil-daemon-2x25",
+        *OWN_GIL[:2],
         "gunicorn-sync-4",
         "gunicorn-preload-4",
         "uwsgi-4",
@@ -64,7 +65,6 @@ DISTURBED = [
         "granian-2",
         "werkzeug-reloader",
     )
-    if name in MODES
     for how in sorted(MODES[name].disturbances)
     if not (how is Disturbance.KILL_MASTER and name.startswith(("uwsgi", "gunicorn")))  # see below
 ]
@@ -73,7 +73,7 @@ DISTURBED = [
 @pytest.mark.parametrize(("mode", "how"), DISTURBED, ids=str)
 def test_disturbance_replaces_the_workers_that_it_should(mode: Mode, how: Disturbance) -> None:
     """Afterwards the server answers, from other processes or from the same ones, as the disturbance has it."""
-    replaced = REPLACED.get(how) or TOUCHED.get(mode.name, ALL)
+    replaced = REPLACED.get(how) or (NONE if mode.name in EMBEDDED else ALL)
     with start(mode, REPORT) as server:
         before = topology(reach_all(server, requests=80)).processes
         victim = min(before)
@@ -108,6 +108,7 @@ def test_workers_that_follow_their_killed_master(name: str) -> None:
         assert wait_for(are_gone, 20, poll_s=0.1)
 
 
+@pytest.mark.skipif(next(iter(environments())) != "3.11", reason="the distribution's mod_wsgi does not hang any more")
 def test_hanging_children_are_seen_and_ended() -> None:
     """Debian's mod_wsgi 4.9.4: after `graceful` old children hang for ever; the harness lists them, and ends them."""
     with start(MODES["event"], REPORT) as server:
@@ -151,7 +152,7 @@ def store_url() -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["prefork", "daemon-5x1", "event-global", "mod_wsgi6-3.13-own-gil-daemon-2x25", "gunicorn-sync-4", "uwsgi-4"],
+    ["prefork", "daemon-5x1", "event-global", "gunicorn-sync-4", "uwsgi-4", *OWN_GIL],
 )
 def test_library_works_inside_the_server(store_url: str, name: str) -> None:
     """The copy of the library is complete, readable by the server's user, and compiled for its Python: 400 are 400."""

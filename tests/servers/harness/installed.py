@@ -81,7 +81,7 @@ def published(path: Path) -> Path:
     if all(parent.stat().st_mode & 0o001 for parent in path.parents):
         return path
     copy = session_directory() / str(path).strip("/").replace("/", "-")
-    shutil.copytree(path, copy, symlinks=True, copy_function=_link, ignore=shutil.ignore_patterns("test", "*.a"))
+    shutil.copytree(path, copy, symlinks=True, copy_function=_link, ignore=_ballast)
     return copy
 
 
@@ -107,6 +107,12 @@ def _library() -> Path:
     for path in [copy, *copy.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     return copy
+
+
+def _ballast(directory: str, names: list[str]) -> set[str]:
+    """Name what a Python carries that no server needs: its own tests, a third of it, and static libraries."""
+    tests = {"test"} if Path(directory).name.startswith("python3") else set()
+    return tests & set(names) | {name for name in names if name.endswith(".a")}
 
 
 def _link(source: str, target: str) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KIT = Path(__file__).resolve().parents[1] / "applications" / "kit.py"
-START_S = 30
+START_S = 45
 STOP_S = 25  # Apache with Debian's mod_wsgi 4.9.4 waits 9 to 12 s for children that hang, then kills them
 
 
