@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from sharedstate.backend.forks import fork_epoch
-from sharedstate.deployment.servers import SERVERS
+from sharedstate.deployment.servers import SERVERS, WITHOUT_SERVER
 from sharedstate.deployment.surroundings import list_interpreters
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -26,6 +26,8 @@ listeners: list[Callable[[], object]] = []
 
 _seen: dict[tuple[Any, ...], tuple[Any, Deployment]] = {}
 """What was found, and by whom, by what could change it: a fork, another interpreter, a server's modules."""
+
+_looked: list[int] = []  # [the epoch in which this process was looked at]
 
 
 def detect(environ: Mapping[str, Any] | None = None) -> Deployment:
@@ -53,16 +55,26 @@ def recogniser() -> Any:
 
 def _find(environ: Mapping[str, Any] | None) -> tuple[Any, Deployment]:
     asked = [(name, tell) for name, tell in SERVERS if not tell or tell in sys.modules]
-    alive = len(list_interpreters())
-    key = (fork_epoch(), alive, "" if environ is None else environ.get("SERVER_SOFTWARE", "-"), *asked)
+    epoch = fork_epoch()
+    key = (epoch, len(list_interpreters()), "" if environ is None else environ.get("SERVER_SOFTWARE", "-"), *asked)
     found = _seen.get(key)
     if found is None:
-        for old in [known for known in _seen if known[0] != key[0]]:
+        found = _ask([name for name, _ in asked], environ)
+        # A program may have loaded its server's modules, and start it only later.
+        if _name_of(found) not in WITHOUT_SERVER or all(name in WITHOUT_SERVER for name, _ in asked):
+            _seen[key] = found
+    if _looked != [epoch]:
+        _looked[:] = [epoch]
+        for old in [seen for seen in _seen if seen[0] != epoch]:
             del _seen[old]
-        found = _seen[key] = _ask([name for name, _ in asked], environ)
         for listener in listeners:
             listener()
     return found
+
+
+def _name_of(found: tuple[Any, Deployment]) -> str:
+    name: str = found[0].__name__
+    return name.rpartition(".")[2]
 
 
 def _ask(names: list[str], environ: Mapping[str, Any] | None) -> tuple[Any, Deployment]:

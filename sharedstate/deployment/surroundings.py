@@ -1,4 +1,4 @@
-"""What one interpreter can see of what surrounds it: frames, processes, other interpreters, the program's file.
+"""What one interpreter can see of what surrounds it: frames, processes, other interpreters.
 
 Only looks, decides nothing, and imports nothing that is not loaded: a module
 that is not in `sys.modules` runs nobody.
@@ -14,13 +14,12 @@ from sharedstate.model import interpreter_id
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType, ModuleType
+    from collections.abc import Iterator
+    from types import FrameType
     from typing import Any, Final
 
 __all__ = [
     "Process",
-    "application_of_main",
     "callers",
     "file_on_stack",
     "files_loaded",
@@ -32,7 +31,6 @@ __all__ = [
     "is_of_multiprocessing",
     "list_interpreters",
     "local",
-    "locate",
     "module",
     "os_environment",
     "read_process",
@@ -167,15 +165,14 @@ def is_forked_copy(child: Process, parent: Process) -> bool:
     return child.command == parent.command  # of another user's process, root's say, only this is to be seen
 
 
-def root_process(process: Process, is_ours: Callable[[Process, Process], bool] | None = None) -> Process:
-    """Return the process that started it all: up through forks and multiprocessing's own ways to start a child."""
+def root_process(process: Process, *, forks_only: bool = False) -> Process:
+    """Return the process that started it all: up through forks, and multiprocessing's other ways to start a child."""
     while process.parent > 0:
         parent = read_process(process.parent)
-        if parent is None or not (
-            is_forked_copy(process, parent)
-            or is_of_multiprocessing(process)
-            or (is_ours is not None and is_ours(process, parent))
-        ):
+        ours = parent is not None and (
+            is_forked_copy(process, parent) or (not forks_only and is_of_multiprocessing(process))
+        )
+        if parent is None or not ours:
             break
         process = parent
     return process
@@ -248,76 +245,3 @@ def _configured_gil(identity: int) -> str:
 
 def _control() -> Any:
     return __import__("_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters")
-
-
-# --- Applications -------------------------------------------------------------
-
-_RUNNERS: Final = frozenset({
-    *("celery", "daphne", "django-admin", "dramatiq", "flask", "granian", "gunicorn", "huey_consumer", "hypercorn"),
-    *("idlelib", "ipykernel", "ipykernel_launcher", "ipython", "jupyter", "pdb", "pytest", "rq", "uvicorn", "uwsgi"),
-    *("waitress", "waitress-serve"),
-})  # fmt: skip
-"""Programs that run any application: their own name tells none from another."""
-
-
-def locate(target: str) -> str:
-    """Return the directory of `package.module:attribute` with that text after it: "/srv/site/app:application"."""
-    name = target.partition(":")[0]
-    top = name.partition(".")[0]
-    loaded: ModuleType | None = module(name)
-    file = getattr(loaded, "__file__", None)
-    if file is not None:
-        base = os.path.dirname(os.path.abspath(file))
-        is_package = hasattr(loaded, "__path__")
-        for _ in range(name.count(".") + is_package):
-            base = os.path.dirname(base)
-        return os.path.join(base, target)
-    for entry in sys.path:
-        base = os.path.abspath(entry or os.curdir)
-        if os.path.isfile(os.path.join(base, f"{top}.py")) or os.path.isdir(os.path.join(base, top)):
-            return os.path.join(base, target)
-    return os.path.join(os.getcwd(), target)
-
-
-def application_of_main() -> Fact:
-    """Return the application of a process that is no known server's: the program that it was started with."""
-    for name in ("__mp_main__", "__main__"):  # multiprocessing's children import the program by the former name
-        main = module(name)
-        file = getattr(main, "__file__", None)
-        if file is not None:
-            return _program(os.path.realpath(file), f"{name}.__file__")
-    if interpreter_id() != 0:
-        return _application_of_command()
-    return unknown("an interactive interpreter, or one without a file")
-
-
-def _program(path: str, evidence: str) -> Fact:
-    parts = path.split(os.sep)
-    name = parts[-2] if parts[-1] == "__main__.py" else parts[-1].removesuffix(".py")
-    if name in _RUNNERS:
-        return unknown(f"{path} runs any application")
-    return Fact(path, Certainty.LIKELY, evidence)
-
-
-def _application_of_command() -> Fact:
-    """Return the program of the main interpreter, which a sub-interpreter sees in `sys.orig_argv` only."""
-    words = iter(sys.orig_argv[1:])
-    for word in words:
-        if word in {"-X", "-W", "--check-hash-based-pycs"}:
-            next(words, None)
-        elif word.startswith("-") and not word.startswith("--") and "c" in word:
-            return unknown("python -c")
-        elif word.startswith("-") and not word.startswith("--") and "m" in word:
-            return _find_program((word.partition("m")[2] or next(words, "")).replace(".", os.sep), "python -m")
-        elif not word.startswith("-"):
-            return _find_program(word, "sys.orig_argv")
-    return unknown("no program in sys.orig_argv")
-
-
-def _find_program(path: str, evidence: str) -> Fact:
-    for base in (os.curdir, *sys.path):
-        for suffix in ("", ".py", f"{os.sep}__main__.py"):
-            candidate = os.path.join(base, path + suffix)
-            if os.path.isfile(candidate):
-                return _program(os.path.realpath(candidate), evidence)
-    return unknown(f"{evidence}: no file {path}")

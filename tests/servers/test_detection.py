@@ -239,7 +239,7 @@ def disturb(server: Server, disturbance: str) -> None:
     ],
 )
 def test_each_serving_interpreter_is_told_of_its_end(name: str) -> None:
-    """`when_stopping` calls once in each interpreter that served, even where its process then hangs, and in no master."""
+    """`when_stopping` calls once in each interpreter that served, even where its process then hangs; in no master."""
     with start(MODES[name], APPLICATION) as server:
         answers = load(server, requests=120, clients=25)
         served = {(answer["pid"], answer["interpreter"]) for answer in answers}

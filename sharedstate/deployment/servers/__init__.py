@@ -18,7 +18,7 @@ TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["SERVERS"]
+__all__ = ["SERVERS", "WITHOUT_SERVER"]
 
 SERVERS: Final = (
     ("mod_wsgi", "mod_wsgi"),
@@ -34,3 +34,6 @@ SERVERS: Final = (
     ("python", ""),
 )
 """(our module, the loaded module that tells of the server; "": always ask)."""
+
+WITHOUT_SERVER: Final = frozenset({"interpreters", "multiprocess", "python"})
+"""Those that recognise what no server runs."""

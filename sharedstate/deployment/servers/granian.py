@@ -6,7 +6,7 @@ call, so what was seen once is kept.
 
 from __future__ import annotations
 
-from sharedstate.deployment import surroundings
+from sharedstate.deployment import programs, surroundings
 from sharedstate.deployment.model import MANY, Deployment, Fact, Incarnation, known, likely, unknown
 from sharedstate.deployment.servers import multiprocess
 
@@ -41,9 +41,7 @@ def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
         threads=_threads(server),
         recycled=known(True, "the server replaces workers at HUP, and by its options"),
         preloaded=known(False, "each worker imports the application"),
-        application=known(surroundings.locate(target), "the loader's target")
-        if target
-        else surroundings.application_of_main(),
+        application=programs.application_of_target(target, "the loader's target"),
     )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from sharedstate.deployment import surroundings
-from sharedstate.deployment.model import MANY, Certainty, Deployment, Fact, Incarnation, known
+from sharedstate.deployment import programs, surroundings
+from sharedstate.deployment.model import MANY, Deployment, Fact, Incarnation, known
 from sharedstate.model import boot_id
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -42,7 +42,7 @@ def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
         threads=_threads(kind, cfg),
         recycled=known(True, f"max_requests {limit}" if limit else "the arbiter replaces workers, all of them at HUP"),
         preloaded=known(bool(cfg.preload_app), "cfg.preload_app"),
-        application=_application(owner.app),
+        application=programs.application_of_target(getattr(owner.app, "app_uri", None), "the arbiter's app_uri"),
     )
 
 
@@ -75,14 +75,6 @@ def _threads(kind: str, cfg: Any) -> Fact:
     if kind == "sync":
         return known(1, "worker class sync")
     return known(MANY, f"worker class {kind}: as many requests at once as connections")
-
-
-def _application(app: Any) -> Fact:
-    uri = getattr(app, "app_uri", None)
-    if isinstance(uri, str) and uri:
-        return Fact(surroundings.locate(uri), Certainty.KNOWN, "the arbiter's app_uri")
-    # Of an application of somebody's own class: the program that runs it.
-    return surroundings.application_of_main()
 
 
 _found: list[Any] = []  # [epoch of the fork, arbiter, worker], once they were seen

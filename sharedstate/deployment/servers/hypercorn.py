@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sharedstate.deployment import surroundings
+from sharedstate.deployment import programs, surroundings
 from sharedstate.deployment.model import MANY, Deployment, Fact, Incarnation, known, likely, unknown
 from sharedstate.deployment.servers import multiprocess
 
@@ -36,9 +36,9 @@ def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
         if is_alone
         else known(True, "the supervisor replaces workers"),
         preloaded=known(False, "workers are spawned, not forked"),
-        application=known(surroundings.locate(config.application_path), "Config.application_path")
-        if config.application_path
-        else surroundings.application_of_main(),
+        application=programs.application_of_target(
+            getattr(config, "application_path", None), "Config.application_path"
+        ),
     )
 
 
@@ -54,11 +54,12 @@ def incarnate() -> Incarnation:
 
 def _find() -> Any:
     if not _found:
-        for name in ("hypercorn.asyncio.run", "hypercorn.trio.run", "hypercorn.run"):
-            config = surroundings.local(surroundings.find_frame(name), "config")
-            if hasattr(config, "application_path"):
-                _found.append(config)
-                break
+        for frame in surroundings.frames():
+            if frame.f_globals.get("__name__", "").startswith("hypercorn."):
+                config = frame.f_locals.get("config")
+                if type(config).__module__ == "hypercorn.config":
+                    _found.append(config)
+                    break
     return _found[0] if _found else None
 
 

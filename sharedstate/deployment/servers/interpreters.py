@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sharedstate.deployment import surroundings
+from sharedstate.deployment import programs, surroundings
 from sharedstate.deployment.model import MANY, Deployment, Fact, Incarnation, known, likely, unknown
 from sharedstate.deployment.servers import multiprocess
 from sharedstate.model import interpreter_id
@@ -33,7 +33,7 @@ def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
         threads=unknown("who made this interpreter may run any number of threads in it"),
         recycled=likely(False, "no server, which could replace the process"),
         preloaded=known(False, "a sub-interpreter imports everything itself"),
-        application=surroundings.application_of_main(),
+        application=programs.application_of_program(),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sharedstate.deployment import surroundings
+from sharedstate.deployment import programs, surroundings
 from sharedstate.deployment.model import MANY, Deployment, Incarnation, known, likely, unknown
 from sharedstate.model import boot_id
 
@@ -22,19 +22,20 @@ __all__ = ["incarnate", "is_child", "parent_pid", "recognise", "serves"]
 def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
     """Return what a child of multiprocessing sees of its family."""
     del environ
-    if parent_pid() is None:
+    if not is_child():
         return None
+    method = _method()
     return Deployment(
-        server=known("multiprocessing", "multiprocessing.parent_process()"),
+        server=known("multiprocessing", "multiprocessing.parent_process(), or the command line"),
         version=known(sys.version.split()[0], "sys.version"),
-        mode=_mode(),
+        mode=known(method, "the command line"),
         processes=likely(MANY, "a child and its parent, and any number of siblings"),
         interpreters=surroundings.interpreters(),
         gil=surroundings.gil(),
         threads=unknown("any number that the program starts"),
         recycled=unknown("its parent may replace it"),
-        preloaded=known(_is_forked(), "multiprocessing's start method"),
-        application=surroundings.application_of_main(),
+        preloaded=known(method == "fork", f"start method {method}"),
+        application=programs.application_of_program(),
     )
 
 
@@ -58,18 +59,12 @@ def is_child() -> bool:
     return own is not None and surroundings.is_of_multiprocessing(own)
 
 
-def _is_forked() -> bool:
-    spawn = surroundings.module("__mp_main__")
-    return spawn is None
-
-
-def _mode() -> Any:
-    if not _is_forked():
-        own = surroundings.read_process(os.getpid())
-        if own is not None and b"multiprocessing.forkserver" in own.command:
-            return known("forkserver", "the process's command line")
-        return known("spawn", "the module __mp_main__")
-    return likely("fork", "no module __mp_main__")
+def _method() -> str:
+    """Return the start method, by what the process was executed for."""
+    own = surroundings.read_process(os.getpid())
+    if own is None or not surroundings.is_of_multiprocessing(own):
+        return "fork"
+    return "forkserver" if b"multiprocessing.forkserver" in own.command else "spawn"
 
 
 _inherited: list[Any] = []  # [the session, the root], as they were found before this process was forked

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sharedstate.deployment import surroundings
+from sharedstate.deployment import programs, surroundings
 from sharedstate.deployment.model import MANY, Deployment, Fact, Incarnation, known, likely, unknown
 from sharedstate.deployment.servers import multiprocess
 
@@ -34,7 +34,7 @@ def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
         threads=_threads(hints),
         recycled=likely(False, "no server, which could replace the process"),
         preloaded=likely(False, "no server, which could fork workers"),
-        application=surroundings.application_of_main(),
+        application=programs.application_of_program(),
     )
 
 

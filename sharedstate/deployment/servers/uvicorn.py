@@ -5,9 +5,12 @@ With --workers or --reload a supervisor spawns the serving processes and imports
 
 from __future__ import annotations
 
-from sharedstate.deployment import surroundings
+import os
+
+from sharedstate.deployment import programs, surroundings
 from sharedstate.deployment.model import MANY, Deployment, Incarnation, known, likely, unknown
 from sharedstate.deployment.servers import multiprocess
+from sharedstate.model import boot_id
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -42,9 +45,7 @@ def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
         if parent is not None
         else known(False, "no supervisor, which could replace the process"),
         preloaded=known(False, "serving processes are spawned, not forked"),
-        application=known(surroundings.locate(config.app), "Config.app")
-        if isinstance(config.app, str)
-        else surroundings.application_of_main(),
+        application=programs.application_of_target(config.app, "Config.app"),
     )
 
 
@@ -54,7 +55,14 @@ def serves() -> bool:
 
 
 def incarnate() -> Incarnation:
-    """Return the supervisor, which hides how often it was told to restart its workers; alone, this process."""
+    """Return the supervisor, which hides how often it was told to restart its workers; alone, this process.
+
+    Under --reload each serving process is a new start.
+    """
+    own = surroundings.read_process(os.getpid())
+    if own is not None and _find().reload:
+        root = surroundings.root_process(own, forks_only=True)
+        return Incarnation(boot_id(), root.pid, root.started, "", "the process that the reloader started")
     return multiprocess.incarnate()
 
 

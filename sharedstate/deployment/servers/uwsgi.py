@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from sharedstate.deployment import surroundings
+from sharedstate.deployment import programs, surroundings
 from sharedstate.deployment.model import MANY, Deployment, Fact, Incarnation, known, likely, unknown
 from sharedstate.model import boot_id
 
@@ -109,14 +109,14 @@ def application(environ: Mapping[str, Any] | None) -> Fact:
     for frame in surroundings.callers():
         target = modules.get(frame.f_globals.get("__name__", ""))
         if target is not None:
-            return _remember(known(surroundings.locate(target), "the module is on the caller's stack"))
+            return _remember(known(programs.locate(target), "the module is on the caller's stack"))
     if _entry and _option("single-interpreter") is None:
         return _entry[0]
     files = set(map(os.path.abspath, surroundings.files_loaded(_FILE)))
     if len(files) == 1 and not modules:
         return likely(files.pop(), "the one file in this interpreter")
     if not files and len(modules) == 1 and _interpreters().value == 1:
-        return likely(surroundings.locate(next(iter(modules.values()))), "uwsgi.opt")
+        return likely(programs.locate(next(iter(modules.values()))), "uwsgi.opt")
     return unknown(f"{len(files)} files and {len(modules)} modules to serve, and none on the caller's stack")
 
 

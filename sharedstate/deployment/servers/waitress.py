@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sharedstate.deployment import surroundings
+from sharedstate.deployment import programs, surroundings
 from sharedstate.deployment.model import Deployment, Fact, Incarnation, known, unknown
 from sharedstate.deployment.servers import multiprocess
 
@@ -36,7 +36,7 @@ def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
         threads=known(int(threads), "waitress's Adjustments") if threads else known(4, "waitress's default"),
         recycled=known(False, "no supervisor, which could replace the process"),
         preloaded=known(False, "waitress does not fork"),
-        application=_application(runner),
+        application=programs.application_of_target(_target(runner), "the argument of waitress-serve"),
     )
 
 
@@ -50,8 +50,6 @@ def incarnate() -> Incarnation:
     return multiprocess.incarnate()
 
 
-def _application(runner: Any) -> Fact:
-    arguments = surroundings.local(runner, "args")
-    if arguments and isinstance(arguments[0], str):
-        return known(surroundings.locate(arguments[0]), "the argument of waitress-serve")
-    return surroundings.application_of_main()
+def _target(runner: Any) -> Any:
+    arguments: Any = surroundings.local(runner, "args")
+    return arguments[0] if arguments else None

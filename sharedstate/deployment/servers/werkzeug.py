@@ -6,7 +6,7 @@ serving process anew at each change of a file.
 
 from __future__ import annotations
 
-from sharedstate.deployment import surroundings
+from sharedstate.deployment import programs, surroundings
 from sharedstate.deployment.model import MANY, Deployment, Fact, Incarnation, known, unknown
 from sharedstate.deployment.servers import multiprocess
 
@@ -37,7 +37,7 @@ def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
         if _is_reloaded()
         else known(False, "no supervisor, which could replace the process"),
         preloaded=known(processes != 1, "ForkingWSGIServer forks, no other does"),
-        application=surroundings.application_of_main(),
+        application=programs.application_of_program(),
     )
 
 
