@@ -132,11 +132,11 @@ class RateLimit:
 
     def _judge_window(self, key: str, value: Any, now_ns: int) -> tuple[Decision, Any, int]:
         kept: list[Any] = [] if value is MISSING else value
-        if type(kept) is not list or not all(type(date) is int for date in kept):
+        if type(kept) is not list or not {int}.issuperset(map(type, kept)):
             raise corrupt(self._store, key, "a sliding window")
         # A date after now is one from before the clock was set back; it is now, from now on.
         dates = [min(date, now_ns) for date in kept if date > now_ns - self._period_ns]
-        is_set_back = bool(kept) and max(kept) > now_ns
+        is_set_back = bool(kept) and kept[-1] > now_ns
         if len(dates) < self._limit:
             dates.append(now_ns)
             return Decision(True, self._limit - len(dates), 0.0), dates, self._period_ns

@@ -137,9 +137,9 @@ def once(
     found = journal.look()
     if found is not None:
         return found
-    if name in _bodies():
-        raise LockOwnershipError(name=name, reason="this thread is running its body")
     lock = store.lock(key_of("once", name))
+    if (lock.url, lock.name) in _bodies():
+        raise LockOwnershipError(name=name, reason="this thread is running its body")
     try:
         lock.acquire(timeout_s if wait else 0)
     except LockTimeoutError as late:
@@ -172,8 +172,8 @@ def forget_once(store: Store, name: str, per: str = "server") -> bool:
 def _run(journal: _Journal, lock: Lock, fn: Callable[[], Any]) -> Run:
     claim = Claim(journal.store)
     journal.begin(claim)
-    bodies = _bodies()
-    bodies.add(journal.name)
+    bodies, body = _bodies(), (lock.url, lock.name)
+    bodies.add(body)
     try:
         result = fn()
     except BaseException as error:
@@ -186,7 +186,7 @@ def _run(journal: _Journal, lock: Lock, fn: Callable[[], Any]) -> Run:
                 error.add_note(f"This could not be recorded: {failure}")
         raise
     finally:
-        bodies.discard(journal.name)
+        bodies.discard(body)
     if not lock.is_held():
         raise ClaimLostError(what=journal.what, reason="it belongs to the parent of this forked process")
     return journal.end(claim, _DONE, "")._replace(ran=True, result=result)
@@ -195,12 +195,12 @@ def _run(journal: _Journal, lock: Lock, fn: Callable[[], Any]) -> Run:
 _threads = thread_local()
 
 
-def _bodies() -> set[str]:
-    """Return the names whose bodies this thread is in."""
+def _bodies() -> set[tuple[str, str]]:
+    """Return the locks of the bodies that this thread is in, by store and full name."""
     try:
-        bodies: set[str] = _threads.bodies
+        bodies: set[tuple[str, str]] = _threads.bodies
     except AttributeError:
-        bodies = _threads.bodies = set[str]()
+        bodies = _threads.bodies = set[tuple[str, str]]()
     return bodies
 
 

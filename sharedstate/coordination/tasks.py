@@ -97,6 +97,7 @@ class Tasks:
         self._store = store
         self._journal = Journal(store, name, attempts)
         self._is_stopping = is_stopping or find_stopping()
+        self._candidates: list[str] = []  # ids that the latest look found and no claim has tried yet
 
     # --- Adding and running ---------------------------------------------------
 
@@ -155,10 +156,18 @@ class Tasks:
         Args:
             task_id: of that task; None takes any.
         """
-        living = Living(self._store)
-        for candidate in self._journal.ids() if task_id is None else [task_id]:
-            if self._is_stopping():
-                return None
+        living, candidates = Living(self._store), self._candidates if task_id is None else [task_id]
+        has_looked = task_id is not None
+        while not self._is_stopping():
+            try:
+                candidate = candidates.pop()
+            except IndexError:
+                if has_looked:
+                    return None
+                # Kept for the claims to come: a look at thousands of keys for each would be dear.
+                candidates = self._candidates = self._journal.ids()
+                has_looked = True
+                continue
             task = self._try_claim(candidate, living)
             if task is not None:
                 return task

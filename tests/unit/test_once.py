@@ -13,6 +13,7 @@ from sharedstate.coordination import forget_once, once
 from sharedstate.errors import (
     AttemptsExhaustedError,
     ClaimLostError,
+    ClosedError,
     CorruptError,
     KeyFormatError,
     LockOwnershipError,
@@ -128,10 +129,12 @@ def test_a_body_that_calls_itself_is_refused(open_any: Callable[[], Store]) -> N
     def body() -> None:
         assert once(store, "n", lambda: None, per="r0").state == "done"
         once(store, "other", lambda: None, per="r1")
+        once(store.namespace("another"), "n", lambda: None, per="r1")
         once(store, "n", lambda: None, per="r1")
 
     with pytest.raises(LockOwnershipError):
         once(store, "n", body, per="r1")
+    assert once(store.namespace("another"), "n", lambda: None, per="r1").state == "done"
 
 
 def test_bad_arguments_are_refused(open_any: Callable[[], Store]) -> None:
@@ -162,6 +165,16 @@ def test_an_evicting_store_is_refused() -> None:
         with pytest.raises(ScopeError, match="evict"):
             once(store, "n", lambda: 1, per="ever")
         sharedstate.remove(store.url)
+
+
+def test_this_start_of_the_server_is_found_out(open_any: Callable[[], Store]) -> None:
+    """Without a period it is this start of the server, as `sharedstate.incarnation` names it."""
+    store = open_any()
+
+    first, second = once(store, "n", lambda: None), once(open_any(), "n", lambda: None, per="server")
+
+    assert (first.ran, second.ran) == (True, False)
+    assert first.period == second.period == f"server {sharedstate.incarnation().token}"
 
 
 # --- Starts of the server -----------------------------------------------------------
@@ -346,6 +359,20 @@ def test_killed_while_it_waits_for_the_lock_harms_nobody(crew: Crew) -> None:
 
     assert judge_once(crew.log.read()) == []
     assert len(crew.log.find("begun")) == 1
+
+
+def test_closing_the_store_in_the_body_leaves_it_to_the_next(open_any: Callable[[], Store]) -> None:
+    """Nobody else runs it meanwhile; what it came to cannot be recorded, and says so; the next caller runs it again."""
+    store, other = open_any(), open_any()
+
+    def body() -> None:
+        store.close()
+        (seen,) = run_together(lambda: once(other, "n", lambda: pytest.fail("it ran"), per="r", wait=False))
+        assert seen.state == "running"
+
+    with pytest.raises(ClosedError):
+        once(store, "n", body, per="r")
+    assert once(other, "n", lambda: None, per="r").attempt == 2
 
 
 def test_a_body_may_fork(open_any: Callable[[], Store]) -> None:

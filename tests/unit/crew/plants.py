@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from sharedstate.coordination import claims, leader, rate_limit, runs, semaphore, snapshot, task, tasks
@@ -19,6 +20,11 @@ def plant(bug: str) -> None:
 def linger() -> None:
     """Hold what is held for a moment, so that whoever may not hold it too has a chance to."""
     time.sleep(0.0005)
+
+
+def pause(at_most_s: float) -> None:
+    """Let others go first, for a random while."""
+    time.sleep(os.urandom(1)[0] / 255 * at_most_s)
 
 
 def _write_without_comparing(store, key, value, expected, ttl_s=None):
@@ -100,7 +106,7 @@ def _done_before_the_body():
 
 def _without_lock():
     class _NoLock:
-        holder = ""
+        url = name = ""
 
         def acquire(self, timeout_s=None):
             return 1

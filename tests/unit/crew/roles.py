@@ -180,10 +180,13 @@ def hold_permits(store: Store, log: Log, name: str, limit: int, options: dict[st
     log.tell("ready")
     log.wait("go")
     for turn in range(options["turns"]):
-        with semaphore:
-            log.tell("taken", name, turn)
-            plants.linger()
-            log.tell("given", name, turn)
+        try:
+            with semaphore:
+                log.tell("taken", name, turn)
+                plants.linger()
+                log.tell("given", name, turn)
+        except ClaimLostError as error:
+            log.tell("lost", name, str(error))
 
 
 def keep_permit(store: Store, log: Log, name: str, limit: int, timeout_s: float | None) -> None:
@@ -199,13 +202,17 @@ def keep_permit(store: Store, log: Log, name: str, limit: int, timeout_s: float 
 
 
 def hit_for(store: Store, log: Log, name: str, subject: str, options: dict[str, Any]) -> None:
-    """Hit a limit as often as possible until `for_s` have passed; tell each that was allowed."""
+    """Hit a limit at random moments until `for_s` have passed; tell each that was allowed.
+
+    Options: those of RateLimit; `for_s`; `pause_s`: the longest pause between two hits; `bug`.
+    """
     plants.plant(options.get("bug", ""))
     rate = RateLimit(store, name, options["limit"], options["per_s"], kind=options.get("kind", "sliding-window"))
     log.tell("ready")
     log.wait("go")
     deadline = Deadline(options["for_s"])
     while not deadline.has_passed():
+        plants.pause(options["pause_s"])
         called_ns = plants.monotonic_ns()
         decision = rate.hit(subject)
         if decision.allowed:
