@@ -31,7 +31,7 @@ __all__ = ["is_stopping", "when_serving", "when_stopping"]
 _turn = RLock()  # made anew in a forked child: another thread of the parent may have held it
 _waiting: list[Callable[[], object]] = []  # guarded by _turn; what is to be called in each worker
 _begun: list[int] = []  # guarded by _turn; [the epoch in which _waiting was called]
-_stopping: list[Callable[[], object]] = []  # guarded by _turn
+_stopping: list[tuple[int | None, Callable[[], object]]] = []  # guarded by _turn; with whose it is: see when_stopping
 _hooked: set[str] = set()  # guarded by _turn; what calls us already
 _ended: list[int] = []  # [the epoch of the process that is ending]
 
@@ -105,13 +105,17 @@ def when_stopping(fn: Callable[[], object]) -> None:
 
     By mod_wsgi's subscription and by atexit, since neither alone is reliable;
     and where multiprocessing ends a child without atexit, by multiprocessing.
+    A process that this one forks is another, unless this is a master and so the
+    fork its worker: then it is the worker that is told.
+
     What `fn` raises is printed.  Nothing is called after kill -9; by a server
     that ends its processes without running atexit (uvicorn, waitress); in a
     process that was busy when it was told to end (Apache's prefork, uWSGI); in
     uWSGI's interpreters of further mounts.
     """
+    epoch = fork_epoch() if recogniser().serves() else None
     with _turn:
-        _stopping.append(fn)
+        _stopping.append((epoch, fn))
         _hook_end()
 
 
@@ -166,8 +170,9 @@ def _end(*_event: object, **_details: object) -> None:
     _ended[:] = [epoch]
     if not recogniser().serves():
         return  # a master that ends after its workers
-    for fn in reversed(_stopping):
-        _call_safely(fn)
+    for owner, fn in reversed(_stopping):
+        if owner in {None, epoch}:
+            _call_safely(fn)
 
 
 def _call_safely(fn: Callable[[], object]) -> None:
