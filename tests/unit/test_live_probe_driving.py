@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -20,10 +21,10 @@ from click.testing import CliRunner
 
 from sharedstate.cli import main
 from sharedstate.probe.findings import Verdict
-from sharedstate.probe.live import client
+from sharedstate.probe.live import client, running
 from sharedstate.probe.live.client import Answer, LiveProbeError, Problem, parse_mount
 from sharedstate.probe.live.driving import Drive, GoneError, Pace
-from sharedstate.probe.live.running import run_live_probe
+from sharedstate.probe.live.running import draw_run, run_live_probe
 from sharedstate.probe.wsgi import application
 
 if TYPE_CHECKING:
@@ -101,11 +102,16 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def clean() -> Iterator[None]:
-    """No store of a probe's is left behind, whatever happened."""
-    before = set(os.listdir("/dev/shm"))
-    yield
-    assert {name for name in set(os.listdir("/dev/shm")) - before if "probe-" in name} == set()
+def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The names of the runs in this test; none of their stores is left behind, whatever happened."""
+    names: list[str] = []
+    monkeypatch.setattr(running, "draw_run", lambda: names.append(draw_run()) or names[-1])
+    yield names
+    assert stores_of(names) == set()
+
+
+def stores_of(runs: list[str]) -> set[str]:
+    return {name for name in os.listdir("/dev/shm") if any(run in name for run in runs)}
 
 
 def gone(number: int) -> Callable[..., Any]:
@@ -118,8 +124,6 @@ def gone(number: int) -> Callable[..., Any]:
             start_response("503 Service Unavailable", [("Content-Length", "0")])
             return []
         if left[0] < 0:
-            import io
-
             environ["wsgi.input"] = io.BytesIO(body)
         return application(environ, start_response)
 
@@ -298,7 +302,8 @@ GOOD: dict[str, Any] = {
         "clock": "c",
         "pid": 1,
         "started": 10,
-        "age_s": 1.5,
+        "born_s": 1.5,
+        "up_s": 2.0,
         "parent": 0,
         "interpreter": 0,
         "place": "p",
@@ -368,7 +373,7 @@ def test_an_answer_that_breaks_off_is_none() -> None:
         {"where": {**GOOD["where"], "pid": True}},
         {"where": {**GOOD["where"], "pid": 2**80}},
         {"where": {**GOOD["where"], "host": ["h"]}},
-        {"where": {**GOOD["where"], "age_s": None}},
+        {"where": {**GOOD["where"], "born_s": None}},
         {"where": {name: value for name, value in GOOD["where"].items() if name != "boot"}},
         {"began_ns": 1.5},
         {"ended_ns": None},
@@ -491,7 +496,7 @@ def test_two_bad_rounds_are_the_end() -> None:
             drive.round([mount], 2, {"do": "look"})
 
 
-def test_interrupted_it_clears_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_it_clears_up(runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the middle of the experiments: the store is removed before the command ends."""
     stores: list[int] = []
     reach = Drive.reach
@@ -499,7 +504,7 @@ def test_interrupted_it_clears_up(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(drive: Drive, order: dict[str, Any], *rest: Any, **how: Any) -> None:
         reach(drive, order, *rest, **how)
         if order["do"] == "mark":
-            stores.append(sum("probe-" in name for name in os.listdir("/dev/shm")))
+            stores.append(len(stores_of(runs)))
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Drive, "reach", interrupt)
@@ -615,14 +620,17 @@ def test_a_server_that_dies_is_shown_and_exit_1(tmp_path: Path) -> None:
     assert f"process {os.getpid()}" in (tmp_path / "r.html").read_text()
 
 
-def test_told_to_end_it_clears_up(tmp_path: Path) -> None:
-    """SIGTERM in the middle: the command ends with 143, and the store that it had made is gone (see `clean`)."""
+def test_told_to_end_it_clears_up(runs: list[str]) -> None:
+    """SIGTERM in the middle: the command ends with 143, and the store that it had made is gone (see `runs`)."""
     marked = threading.Event()
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        if any("probe-" in name for name in os.listdir("/dev/shm")):
+        body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        order = json.loads(body)
+        if order["do"] == "mark":
+            runs.append(order["run"])
             marked.set()
-        return application(environ, start_response)
+        return application({**environ, "wsgi.input": io.BytesIO(body)}, start_response)
 
     with serve(Threaded, app) as url:
         child = subprocess.Popen(

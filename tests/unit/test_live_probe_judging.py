@@ -12,7 +12,7 @@ from sharedstate.probe.live import judging
 from sharedstate.probe.live.client import Answer, Where
 from sharedstate.probe.live.judging import Groups, Lap
 from sharedstate.probe.live.records import Counted, Fact, Held, Opened
-from sharedstate.probe.live.topology import build_house, count_at_once
+from sharedstate.probe.live.topology import build_house, count_at_once, find_new
 
 PLACES = ["a", "b", "c"]
 NAMES = {"a": "pid 1", "b": "pid 2", "c": "pid 3"}
@@ -335,9 +335,7 @@ def test_detection_is_refuted_only_by_more(said: Any, certainty: str, seen: int,
 # --- The house ---------------------------------------------------------------------------------
 
 
-def answer(
-    url: str = "http://h/a", began_ns: int = 0, ended_ns: int = 10, arrived: float = 100.0, **where: Any
-) -> Answer:
+def answer(url: str = "http://h/a", began_ns: int = 0, ended_ns: int = 10, **where: Any) -> Answer:
     """An answer of thread 1 of interpreter 0 of process 1, unless `where` says otherwise."""
     default: dict[str, Any] = {
         "host": "h",
@@ -346,7 +344,8 @@ def answer(
         "clock": "c",
         "pid": 1,
         "started": 10,
-        "age_s": 1000.0,
+        "born_s": 5.0,
+        "up_s": 100.0,
         "parent": 0,
         "interpreter": 0,
         "place": "p",
@@ -354,7 +353,7 @@ def answer(
         "mount": "/a",
         "python": "3.13.0",
     }
-    return Answer(url, Where(**default | where), began_ns, ended_ns, {}, arrived)
+    return Answer(url, Where(**default | where), began_ns, ended_ns, {})
 
 
 def test_the_house_is_built_from_answers() -> None:
@@ -366,8 +365,7 @@ def test_the_house_is_built_from_answers() -> None:
             answer(place="p1", interpreter=1, thread=8, url="http://h/b"),
             answer(place="p2", interpreter=2, url="http://h/b"),
             answer(place="p1", interpreter=1, thread=7),
-        ],
-        50.0,
+        ]
     )
 
     assert [process.pid for process in house.processes] == [1, 2]
@@ -384,8 +382,7 @@ def test_the_house_is_built_from_answers() -> None:
 def test_a_pid_is_no_identity() -> None:
     """The same pid with another start, in another pid space or on another host is another process."""
     house = build_house(
-        [answer(place="1"), answer(place="2", started=11), answer(place="3", space=2), answer(place="4", host="g")],
-        50.0,
+        [answer(place="1"), answer(place="2", started=11), answer(place="3", space=2), answer(place="4", host="g")]
     )
 
     assert len(house.processes) == 4
@@ -396,13 +393,20 @@ def test_a_pid_is_no_identity() -> None:
 
 def test_two_copies_of_the_module_in_one_interpreter_are_two() -> None:
     """They would share nothing, so they are drawn as two rooms."""
-    assert build_house([answer(place="1"), answer(place="2")], 50.0).places == ["1", "2"]
+    assert build_house([answer(place="1"), answer(place="2")]).places == ["1", "2"]
 
 
-@pytest.mark.parametrize(("age_s", "is_new"), [(1000.0, False), (60.0, False), (40.0, True)])
-def test_a_process_younger_than_the_probe_is_new(age_s: float, *, is_new: bool) -> None:
-    """The probe began at 50, the answer came at 100."""
-    assert build_house([answer(age_s=age_s)], 50.0).processes[0].is_new is is_new
+@pytest.mark.parametrize(("born_s", "is_new"), [(5.0, False), (100.0, False), (100.1, True)])
+def test_a_process_that_was_started_after_the_first_answer_is_new(born_s: float, *, is_new: bool) -> None:
+    """By the clock of its own host: the first answer came at 100, whatever another host's clock says."""
+    first, second = answer(), answer(pid=2, place="q", born_s=born_s, up_s=200.0)
+    elsewhere = answer(host="g", boot="g", place="g", born_s=150.0, up_s=160.0)
+
+    house = build_house([second, elsewhere, first])
+
+    assert {process.pid: process.is_new for process in house.hosts[1].processes} == {1: False, 2: is_new}
+    assert not house.hosts[0].processes[0].is_new
+    assert find_new([second, elsewhere, first]) == ({"q"} if is_new else set())
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,8 @@ class Where(NamedTuple):
         clock: what CLOCK_MONOTONIC of this process can be compared within.
         pid: of the process.
         started: in clock ticks after boot.
-        age_s: of the process when it answered.
+        born_s: when the process started, in seconds after boot.
+        up_s: when it answered, on the same clock.
         parent: pid of the parent.
         interpreter: its number in the process.
         place: the interpreter's own token.
@@ -89,7 +90,8 @@ class Where(NamedTuple):
     clock: str
     pid: int
     started: int
-    age_s: float
+    born_s: float
+    up_s: float
     parent: int
     interpreter: int
     place: str
@@ -107,7 +109,6 @@ class Answer(NamedTuple):
         began_ns: when the place began with it, on its own monotonic clock.
         ended_ns: when it was done.
         did: the deed's report, unchecked.
-        arrived: when it had arrived here, on our monotonic clock, in seconds.
     """
 
     url: str
@@ -115,7 +116,11 @@ class Answer(NamedTuple):
     began_ns: int
     ended_ns: int
     did: dict[str, Any]
-    arrived: float = 0.0
+
+    @property
+    def is_look(self) -> bool:
+        """Whether it says what the place is, and not what it did."""
+        return "deployment" in self.did
 
 
 class Problem(NamedTuple):
@@ -283,11 +288,11 @@ def _read_answer(url: str, found: dict[str, Any]) -> Answer:
     did = found["did"]
     if type(did) is not dict:
         raise TypeError
-    return Answer(url, checked, as_whole(found["began_ns"]), as_whole(found["ended_ns"]), did, time.monotonic())
+    return Answer(url, checked, as_whole(found["began_ns"]), as_whole(found["ended_ns"]), did)
 
 
 _WHERE: Final[dict[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(("host", "boot", "clock", "place", "mount", "python"), as_text),
     **dict.fromkeys(("space", "pid", "started", "parent", "interpreter", "thread"), as_whole),
-    "age_s": as_number,
+    **dict.fromkeys(("born_s", "up_s"), as_number),
 }

@@ -18,8 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from sharedstate.probe.live.client import Answer, Problem, ask
+from sharedstate.probe.live.protocol import MOST_HOLD_S
 from sharedstate.probe.live.records import read_facts
-from sharedstate.probe.live.topology import build_house, count_at_once
+from sharedstate.probe.live.topology import build_house, count_at_once, find_new
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,6 +53,7 @@ _MOST_LAPS: Final = 6
 _MOST_ROUNDS: Final = 14
 _MOST_VAIN: Final = 8
 _FEW: Final = 8  # requests at once: before that many, finding nothing new says little
+_START_S: Final = 0.005  # what a request may take to begin beside many others
 _CLEARING_S: Final = 15.0
 _APART_S: Final = 0.002  # between two requests of a round: a worker that blocks its event loop has begun with the first
 
@@ -66,8 +68,10 @@ class Drive:
     Attributes:
         answers: all, in the order in which they came.
         failures: how many requests failed, by reason.
-        at_once: by mount, how many requests were seen in work at the same time, in processes older than the probe.
-        residents: the places in processes older than the probe that `discover` found, and that still answer.
+        at_once: by mount, how many requests were seen in work at the same time, in old processes.
+        found: the places in old processes, as `discover` left them: older than the
+            probe, or of a server that has so many and no more.
+        residents: those of them that still answer.
     """
 
     def __init__(
@@ -79,7 +83,7 @@ class Drive:
         self.answers = list[Answer]()
         self.failures = Counter[str]()
         self.at_once = dict.fromkeys(self.mounts, 1)
-        self.residents = frozenset[str]()
+        self.residents = self.found = frozenset[str]()
         self._until = self.began + pace.total_s
         self._token = token
         self._on_step = on_step
@@ -95,7 +99,7 @@ class Drive:
     @property
     def house(self) -> House:
         """What was seen so far."""
-        return build_house(self.answers, self.began)
+        return build_house(self.answers)
 
     @property
     def requests(self) -> int:
@@ -170,7 +174,7 @@ class Drive:
                 quiet = 0 if places else quiet + 1
                 if quiet == self.pace.laps:
                     break
-        self.residents = frozenset(answer.where.place for answer in self._of_old(self.answers))
+        self.residents = self.found = frozenset(answer.where.place for answer in self._of_old(self.answers))
 
     def _find_number(self, mount: Mount) -> int:
         """Return how many requests at once keep all workers busy.
@@ -180,11 +184,14 @@ class Drive:
         start more, and end the old ones afterwards.
         """
         number = min(2, self.pace.most)
+        full = 0
         for _ in range(_MOST_ROUNDS):
             self._say_house(f"{number} requests at once to {mount.url}")
             places, threads, at_once = self._look(mount, number)
-            if at_once < number and not places:
-                break  # some had to wait for others, and not for imports of a place that was new
+            # Did some have to wait for others, and not for the imports of a place that was new, or a busy machine?
+            full = full + 1 if at_once < number and not places else 0
+            if full == 2:
+                break
             if at_once == number:
                 is_more = places or (threads and self._is_fixed(mount))
                 if number == self.pace.most or (number >= _FEW and not is_more):
@@ -194,14 +201,14 @@ class Drive:
 
     def _is_fixed(self, mount: Mount) -> bool:
         """Return whether the server said everywhere behind the mount how many processes it has."""
-        said = [read_facts(answer).get("processes") for answer in self.answers if answer.url == mount.url]
-        return all(fact is not None and type(fact.value) is int for fact in said)
+        return all(_says_number(answer) for answer in self.answers if answer.url == mount.url and answer.is_look)
 
     def _look(self, mount: Mount, number: int) -> tuple[int, int, int]:
         """Look once; return how many places and threads of old processes were new, and how many requests ran."""
         places = {answer.where.place for answer in self.answers}
         threads = {_identity(answer) for answer in self.answers}
-        answers = self.round([mount], number, {"do": "look"})
+        hold_s = min(self.pace.hold_s + number * _START_S, MOST_HOLD_S)
+        answers = self.round([mount], number, {"do": "look", "hold_s": hold_s})
         old = self._of_old(answers)
         self.at_once[mount] = max(self.at_once[mount], count_at_once(old))
         new_places = {answer.where.place for answer in old} - places
@@ -252,12 +259,19 @@ class Drive:
         return [interpreter for interpreter in self.house.interpreters if interpreter.place in self.residents]
 
     def _of_old(self, answers: Sequence[Answer]) -> list[Answer]:
-        """Return the answers of processes that are older than the probe."""
-        return [answer for answer in answers if answer.arrived - answer.where.age_s < self.began]
+        """Return the answers to `look` of processes that were not started because of our requests."""
+        new = find_new(self.answers)
+        return [answer for answer in answers if answer.where.place not in new or _says_number(answer)]
 
     def _say_house(self, text: str) -> None:
         house = self.house
         self.step(f"{text}: {len(house.processes)} processes, {len(house.interpreters)} interpreters so far")
+
+
+def _says_number(answer: Answer) -> bool:
+    """Return whether the server said there how many processes it has."""
+    fact = read_facts(answer).get("processes")
+    return fact is not None and type(fact.value) is int
 
 
 def _identity(answer: Answer) -> tuple[str, int]:

@@ -30,6 +30,7 @@ class LiveReport(NamedTuple):
         backend: the scheme that was asked for; "" is what the deployment would choose.
         house: what answered, and stayed for the experiments if they were come to.
         not_drawn: processes that answered and are not in the house.
+        silent: places that did not answer every experiment.
         opened: by place, its handle on the store.
         problems: by place, why it had none, or what failed.
         store: who sees whom through the store.
@@ -50,6 +51,7 @@ class LiveReport(NamedTuple):
     backend: str
     house: House
     not_drawn: int
+    silent: frozenset[str]
     opened: dict[str, Opened]
     problems: dict[str, str]
     store: Groups
@@ -121,6 +123,7 @@ class LiveReport(NamedTuple):
         opened = self.opened.get(place)
         return {
             **interpreter._asdict(),
+            "answered_to_the_end": place not in self.silent,
             "store": {
                 "url": opened.url if opened else None,
                 "problem": self.problems.get(place),

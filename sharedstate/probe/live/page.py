@@ -146,10 +146,16 @@ def _room(report: LiveReport, view: _View, process: Process, interpreter: Interp
         f'<a class="room {css}" style="--hue:{hue}" href="#{_anchor(place)}" data-group="{escape(key)}" '
         f'data-place="{escape(place)}" data-note="{escape(note)}">'
         f'<span class="top"><span class="letter">{letter}</span><span class="count">{shown}</span></span>'
-        f"<small>interpreter {interpreter.number}</small><small>answers <b>{escape(mounts)}</b></small>"
+        f"<small>interpreter {interpreter.number}{_own_gil(report, place)}</small>"
+        f"<small>answers <b>{escape(mounts)}</b></small>"
         f"<small>{escape(wording.thread_count(report, interpreter))}</small>{_dots(interpreter)}"
         f"{_REASONS.get(css, '')}</a>"
     )
+
+
+def _own_gil(report: LiveReport, place: str) -> str:
+    gil = report.facts.get(place, {}).get("gil")
+    return ", own GIL" if gil is not None and gil.value == "own" else ""
 
 
 def _hue(group: int, groups: Groups) -> int:

@@ -28,7 +28,7 @@ from sharedstate.probe.live.records import (
     read_opened,
     read_reading,
 )
-from sharedstate.probe.live.topology import build_house, count_at_once
+from sharedstate.probe.live.topology import build_house, count_at_once, find_new
 from sharedstate.probe.running import describe_machine
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from sharedstate.probe.live.judging import Disagreement, Groups
     from sharedstate.probe.live.topology import House
 
-__all__ = ["Evidence", "judge_all", "run_live_probe"]
+__all__ = ["Evidence", "draw_run", "judge_all", "run_live_probe"]
 
 _LAPS: Final = 2
 _TIMES: Final = 40
@@ -78,7 +78,7 @@ def run_live_probe(
         LiveProbeError: a URL is none, no probe answers there, or the token is wrong.
     """
     mounts = [parse_mount(url) for url in dict.fromkeys(urls)]
-    run = f"{int(time.time()):08x}-{os.urandom(8).hex()}"
+    run = draw_run()
     evidence = Evidence([], [], [], [], [], [], {}, {})
     stopped = ""
     with Drive(mounts, token, pace or Pace(), on_step) as drive:
@@ -91,6 +91,11 @@ def run_live_probe(
         finally:
             _clear_up(drive, evidence, run)
         return judge_all(drive, evidence, backend, stopped)
+
+
+def draw_run() -> str:
+    """Return a name for a run: when it begins, and chance."""
+    return f"{int(time.time()):08x}-{os.urandom(8).hex()}"
 
 
 def _experiment(drive: Drive, evidence: Evidence, order: dict[str, Any]) -> None:
@@ -135,9 +140,9 @@ def judge_all(drive: Drive, evidence: Evidence, backend: str, stopped: str) -> L
     store = judging.find_groups(everywhere.places, _laps(evidence, "store"))
     variables = judging.find_groups(everywhere.places, _laps(evidence, "variables"))
     # Who came because of us, and did not stay for the experiments, is counted and not drawn.
-    new = {place.place for process in everywhere.processes if process.is_new for place in process.interpreters}
-    drawn = set(everywhere.places) - (new - store.of.keys() - variables.of.keys() if evidence.opened else set())
-    house = build_house((answer for answer in drive.answers if answer.where.place in drawn), drive.began)
+    late = find_new(drive.answers) - drive.found - store.of.keys() - variables.of.keys()
+    house = build_house(answer for answer in drive.answers if answer.where.place not in late or not evidence.opened)
+    drawn = frozenset(house.places)
     store, variables = (
         groups._replace(unproved=[place for place in groups.unproved if place in drawn])
         for groups in (store, variables)
@@ -177,6 +182,7 @@ def judge_all(drive: Drive, evidence: Evidence, backend: str, stopped: str) -> L
         backend=backend,
         house=house,
         not_drawn=len(everywhere.processes) - len(house.processes),
+        silent=(drive.found - drive.residents).union(store.unproved) & drawn,
         opened=opened,
         problems=problems,
         store=store,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sharedstate.probe.live.client import Answer
 
-__all__ = ["Host", "House", "Interpreter", "Process", "build_house", "count_at_once"]
+__all__ = ["Host", "House", "Interpreter", "Process", "build_house", "count_at_once", "find_new"]
 
 _Key = TypeVar("_Key", bound=tuple[Any, ...])
 
@@ -50,7 +50,7 @@ class Process(NamedTuple):
         pid: in its pid space.
         started: in clock ticks after boot.
         parent: pid of its parent.
-        is_new: it was started while the probe was at work.
+        is_new: it was started after its host had given its first answer.
         interpreters: in the order of their numbers.
     """
 
@@ -137,18 +137,23 @@ class House(NamedTuple):
         return names
 
 
-def build_house(answers: Iterable[Answer], began: float) -> House:
-    """Return the house that the answers come from.
-
-    Args:
-        answers: in the order in which they came.
-        began: when the probe began, on the clock of `Answer.arrived`.
-    """
+def build_house(answers: Iterable[Answer]) -> House:
+    """Return the house that the answers come from; they are in the order in which they came."""
     hosts = [
-        Host(name, boot, space, tuple(_processes(members, began)))
+        Host(name, boot, space, tuple(_processes(members)))
         for (name, boot, space), members in _group(answers, _host_key)
     ]
     return House(tuple(hosts))
+
+
+def find_new(answers: Iterable[Answer]) -> set[str]:
+    """Return the places in processes that were started after their host had given its first answer."""
+    found = list(answers)
+    first: dict[str, float] = {}
+    for answer in found:
+        boot = answer.where.boot
+        first[boot] = min(first.get(boot, answer.where.up_s), answer.where.up_s)
+    return {answer.where.place for answer in found if answer.where.born_s > first[answer.where.boot]}
 
 
 def count_at_once(answers: Iterable[Answer]) -> int:
@@ -170,13 +175,14 @@ def _host_key(answer: Answer) -> tuple[str, str, int]:
     return answer.where.host, answer.where.boot, answer.where.space
 
 
-def _processes(answers: list[Answer], began: float) -> list[Process]:
+def _processes(answers: list[Answer]) -> list[Process]:
+    new = find_new(answers)
     processes = [
         Process(
             pid,
             started,
             members[-1].where.parent,
-            all(answer.arrived - answer.where.age_s > began for answer in members),
+            members[0].where.place in new,
             tuple(_interpreters(members)),
         )
         for (pid, started), members in _group(answers, lambda answer: (answer.where.pid, answer.where.started))

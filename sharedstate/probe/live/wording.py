@@ -58,9 +58,9 @@ def headline(report: LiveReport) -> str:
     if interpreters == 1:
         return f"The application runs once: one interpreter in one process {where}."
     if interpreters == processes:
-        return f"The application runs {interpreters} times: in {count_of(processes, 'process', 'processes')} {where}."
+        return f"The application runs {_times(interpreters)}: in {count_of(processes, 'process', 'processes')} {where}."
     return (
-        f"The application runs {interpreters} times: {count_of(interpreters, 'interpreter')} "
+        f"The application runs {_times(interpreters)}: {count_of(interpreters, 'interpreter')} "
         f"in {count_of(processes, 'process', 'processes')} {where}."
     )
 
@@ -76,7 +76,7 @@ def explain_mounts(report: LiveReport) -> str:
     if len(set(hosts)) > 1:
         return "The mounts are answered by different hosts: only a server that all can reach, as Redis, joins them."
     if all(len(place.urls) == len(urls) for place in report.house.interpreters):
-        return "All mounts are answered by the same interpreters: between them even module-level variables are shared."
+        return "The mounts make no difference: all are answered by the same interpreters."
     if any(len(place.urls) > 1 for place in report.house.interpreters):
         return "Some interpreters answer several mounts, others only one."
     if len(set(processes)) == 1:
@@ -102,7 +102,11 @@ def summarise(report: LiveReport) -> str:
 
 
 def _exists(copies: int, unproved: list[str]) -> str:
-    return f"exists {'once' if copies == 1 else f'{copies} times'}{' at least' if unproved else ''}"
+    return f"exists {_times(copies)}{' at least' if unproved else ''}"
+
+
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
 
 
 def variables_caption(report: LiveReport) -> str:
@@ -206,7 +210,7 @@ def warnings(report: LiveReport) -> list[str]:
     if report.not_drawn:
         more = count_of(report.not_drawn, "more process", "more processes")
         found.append(f"{more} answered for a while, came too late for the experiments, and stand in no picture.")
-    if report.store.unproved and report.store.of:
-        silent = count_of(len(report.store.unproved), "interpreter")
-        found.append(f"{silent} did not answer every experiment; what became of them was not seen.")
+    if report.silent and not report.stopped:
+        silent = count_of(len(report.silent), "interpreter")
+        found.append(f"{silent} did not answer every experiment: ended, or always busy.")
     return found
