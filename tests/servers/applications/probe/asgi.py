@@ -1,4 +1,4 @@
-"""The probe for ASGI servers, which have no option that sets an environment variable; `kit.HERE` is beside this file."""
+"""The ASGI twin of application.py."""
 
 import os
 
