@@ -45,6 +45,7 @@ __all__ = [
     "Living",
     "corrupt",
     "find_stopping",
+    "in_words",
     "is_shaped",
     "key_of",
     "now_s",
@@ -55,6 +56,8 @@ __all__ = [
 
 KEYS: Final = "sharedstate:"
 """What every key and lock that we put into a user's store starts with."""
+
+_LONGEST_ERROR: Final = 2000
 
 _held: dict[str, ref[Claim]] = {}  # by id: the claims of this interpreter, some of them dead
 
@@ -205,6 +208,17 @@ def key_of(kind: str, *names: str) -> str:
 def now_s() -> float:
     """Return the wall clock's time, to be shown to people and for nothing else."""
     return time.time()
+
+
+def in_words(error: BaseException | str) -> str:
+    """Return an error as a record can hold it: short, and whatever it is made of."""
+    if not isinstance(error, str):
+        try:
+            error = f"{type(error).__name__}: {error}"
+        except Exception:  # noqa: BLE001  its own __str__ failed, and may have raised anything
+            error = type(error).__name__
+    text = error if len(error) <= _LONGEST_ERROR else f"{error[:_LONGEST_ERROR]} ..."
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def is_shaped(value: Any, shape: Mapping[str, tuple[type, ...]]) -> bool:

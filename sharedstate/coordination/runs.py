@@ -31,7 +31,7 @@ from __future__ import annotations
 from _thread import _local as thread_local  # pyright: ignore[reportPrivateUsage]  threading is not imported here
 
 from sharedstate._light import NamedTuple
-from sharedstate.coordination.claims import Claim, corrupt, is_shaped, key_of, now_s, require_lasting
+from sharedstate.coordination.claims import Claim, corrupt, in_words, is_shaped, key_of, now_s, require_lasting
 from sharedstate.errors import (
     AttemptsExhaustedError,
     ClaimLostError,
@@ -144,7 +144,7 @@ def once(
         lock.acquire(timeout_s if wait else 0)
     except LockTimeoutError as late:
         if not wait:
-            return journal.running()
+            return journal.look() or journal.running()
         raise LockTimeoutError(
             url=store.url, what=f"once {name!r}", timeout_s=late.timeout_s, holder=late.holder
         ) from None
@@ -181,7 +181,7 @@ def _run(journal: _Journal, lock: Lock, fn: Callable[[], Any]) -> Run:
             # An interruption (Ctrl-C, SystemExit) says nothing about the body.
             state = _FAILED if isinstance(error, Exception) else _INTERRUPTED
             try:
-                journal.end(claim, state, f"{type(error).__name__}: {error}")
+                journal.end(claim, state, in_words(error))
             except StateError as failure:
                 error.add_note(f"This could not be recorded: {failure}")
         raise

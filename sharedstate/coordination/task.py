@@ -15,7 +15,7 @@ Thread safety: any thread of the owning interpreter may act for the task.
 
 from __future__ import annotations
 
-from sharedstate.coordination.claims import Fenced, require_ours, transact
+from sharedstate.coordination.claims import Fenced, in_words, require_ours, transact
 from sharedstate.coordination.journal import FAILED, WAITING, let_go
 from sharedstate.errors import ClaimLostError, StateError
 from sharedstate.model import MISSING
@@ -165,7 +165,7 @@ class Task:
         def write(transaction: Transaction) -> None:
             entry = self._verified(transaction.get(self._key, MISSING))
             failures = entry["failures"] + (status == FAILED)
-            transaction.set(self._key, let_go(entry, status, failures, error or entry["error"]))
+            transaction.set(self._key, let_go(entry, status, failures, in_words(error) or entry["error"]))
 
         self._end(write, "failed" if status == FAILED else "released")
 
@@ -186,7 +186,7 @@ class Task:
             if error is None:
                 self.finish()
             elif isinstance(error, Exception):
-                self.fail(f"{type(error).__name__}: {error}")
+                self.fail(in_words(error))
             else:
                 self.release()
         except StateError as failure:

@@ -136,6 +136,15 @@ def test_a_stopping_process_leads_nothing(open_any: Callable[[], Store]) -> None
     assert not leader.try_lead()
 
 
+def test_an_orderly_end_resigns(shm_crew: Crew) -> None:
+    """A process that ends as it should has resigned, also where it then hangs and keeps its handle for ever."""
+    shm_crew.start("spawned", "lead_to_the_end", "l").wait()
+
+    assert shm_crew.log.find("leads")[0].facts == (True,)
+    with sharedstate.open(shm_crew.url) as store:
+        assert store["sharedstate:leader/l"]["owner"] == ""
+
+
 def test_bad_input_is_refused(open_any: Callable[[], Store]) -> None:
     """A name that is none; a value that is no record; a store that forgets."""
     store = open_any()

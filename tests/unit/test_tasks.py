@@ -230,6 +230,44 @@ def test_a_failed_task_is_left_to_others_until_its_attempts_are_used_up(open_any
     assert not tasks.retry("a")
 
 
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (OSError("\udcff is no name"), "OSError: \\udcff is no name"),
+        (BoomError("x" * 10**6), f"BoomError: {'x' * 1989} ..."),
+        (MuteError(), "MuteError"),
+    ],
+    ids=["surrogate", "long", "mute"],
+)
+def test_whatever_is_raised_is_recorded(open_any: Callable[[], Store], error: Exception, kept: str) -> None:
+    """An error's text that no store could keep is kept in other words."""
+    tasks = _running(open_any())
+    with pytest.raises(type(error)), tasks.run("a"):
+        raise error
+    assert [(record.status, record.error) for record in tasks.records()] == [("failed", kept)]
+
+
+def test_a_namespace_has_its_own_journals(open_any: Callable[[], Store]) -> None:
+    """Two namespaces share a backend and no tasks; an owner is one in all of them."""
+    store, other = open_any(), open_any()
+    for name in ("app", "shop"):
+        Tasks(store.namespace(name), "j").add("a", name)
+    task = Tasks(store.namespace("app"), "j").claim()
+    assert task is not None
+
+    assert task.payload == "app"
+    assert Tasks(other.namespace("app"), "j").claim() is None
+    assert [record.payload for record in Tasks(other.namespace("shop"), "j").abandoned()] == ["shop"]
+    assert Tasks(store, "j").records() == []
+    task.finish(lambda transaction: transaction.set("n", 1))
+    assert dict(store.items("app:")) == {"app:n": 1}
+
+
 def test_discarding_removes_what_nobody_runs(open_any: Callable[[], Store]) -> None:
     """A task in somebody's hands can be neither discarded nor retried; a waiting or failed one can."""
     tasks = _running(open_any())

@@ -12,7 +12,7 @@ import pytest
 from judges import judge_effects, judge_tasks
 
 import sharedstate
-from sharedstate.coordination import Tasks
+from sharedstate.coordination import Leader, Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +69,24 @@ def test_a_destroyed_interpreter_leaves_its_task(crew: Crew, interpreter_kind: s
     with sharedstate.open(crew.url) as store:
         assert [record.status for record in _running(store).records()] == ["abandoned"]
         assert len(_running(store).resume(lambda _: None)) == 1
+
+
+def test_a_process_that_cannot_end_keeps_its_task_and_begins_no_other(crew: Crew) -> None:
+    """Its main thread is over, as in a shutdown that hangs: the task in hand goes on, nothing new is begun (K5)."""
+    with sharedstate.open(crew.url) as store:
+        tasks = _running(store)
+        tasks.add("other")
+        hanging = crew.start("spawned", "outlive_the_main_thread", "j")
+        (stopping,) = crew.log.wait("stopping")
+        crew.log.wait("refused to begin")
+
+        assert stopping.facts == ("None", False, True)
+        assert sorted(record.id for record in tasks.abandoned()) == ["other", "refused"]
+        assert tasks.claim("held") is None
+        assert Leader(store, "l", is_stopping=lambda: False).try_lead()
+        crew.log.tell("end it")
+        assert hanging.wait() == 0
+        assert judge_tasks(crew.log.read(), ["held"]) == []
 
 
 @pytest.mark.parametrize("late", ["checkpoint", "effects", "finish"])

@@ -8,7 +8,7 @@ import plants
 
 from sharedstate.backend.waiting import Backoff, Deadline
 from sharedstate.coordination import Leader, RateLimit, Semaphore, Tasks, runs
-from sharedstate.errors import ClaimLostError, LockTimeoutError, StateError
+from sharedstate.errors import ClaimLostError, LockTimeoutError, StateError, StoppingError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,6 +133,42 @@ def leave_task(store: Store, log: Log, journal: str, task_id: str) -> None:
     """Begin a task and end without finishing it, as an interpreter that is destroyed does."""
     task = Tasks(store, journal).run(task_id)
     log.tell("begun", task.id, task.attempt, task.token, task.state)
+
+
+def outlive_the_main_thread(store: Store, log: Log, journal: str) -> None:
+    """Hold task "held" in a thread that the process must wait for; once it has begun to end, try to begin others.
+
+    So do the threads of a mod_wsgi child that hangs at its shutdown.
+    """
+    import threading
+
+    def work() -> None:
+        tasks, leader = Tasks(store, journal), Leader(store, "l")
+        with tasks.run("held") as task:
+            log.tell("begun", task.id, task.attempt, task.token, task.state)
+            log.tell("leads", leader.try_lead())
+            _poll(task.should_stop)
+            log.tell("stopping", repr(tasks.claim()), leader.try_lead(), tasks.resume(lambda _: None) == [])
+            try:
+                tasks.run("refused")
+            except StoppingError:
+                log.tell("refused to begin")
+            log.wait("end it")
+            task.checkpoint("late")
+            log.tell("ended", task.id)
+        log.tell("finished", "held")
+
+    threading.Thread(target=work).start()
+    log.wait("leads")
+
+
+def lead_to_the_end(store: Store, log: Log, name: str) -> None:
+    """Lead, and end in an orderly way without a word about it."""
+    kept.append(Leader(store, name))
+    log.tell("leads", kept[0].try_lead())
+
+
+kept: list[Any] = []  # until the process ends
 
 
 # --- the others ------------------------------------------------------------------
