@@ -125,23 +125,27 @@ class Fenced:
     Args:
         store: of the record, and of the effects.
         key: of the record.
-        verify: raises `ClaimLostError` if the record's value (`MISSING`: it is gone) says that the claim passed on.
-        committed: called once the block's writes are there.
+        verify: returns what the record's value means; raises `ClaimLostError` if
+            that (`MISSING`: it is gone) says that the claim passed on.
+        conclude: called with the transaction and what `verify` returned, after
+            the block: to change the record along with it.
     """
 
     def __init__(
-        self, store: Store, key: str, verify: Callable[[Any], object], committed: Callable[[], None] | None = None
+        self,
+        store: Store,
+        key: str,
+        verify: Callable[[Any], Any],
+        conclude: Callable[[Transaction, Any], object] | None = None,
     ) -> None:
         self._store = store
         self._key = key
         self._verify = verify
-        self._committed = committed
+        self._conclude = conclude
         self._transaction = store.transaction()
 
     def __enter__(self) -> Transaction:
-        self._verify(
-            self._transaction.get(self._key, MISSING)
-        )  # so its commit expects the generation that was verified
+        self._look()
         return self._transaction
 
     def __exit__(
@@ -149,14 +153,19 @@ class Fenced:
     ) -> None:
         if kind is not None:
             return
+        record = self._look()  # anew if the block has committed, so that what came after that is fenced too
+        if self._conclude is not None:
+            self._conclude(self._transaction, record)
         try:
             self._transaction.commit()
         except ConflictError as conflict:
             if conflict.key == self._key:
                 self._verify(self._store.get(self._key, MISSING))
             raise
-        if self._committed is not None:
-            self._committed()
+
+    def _look(self) -> Any:
+        # What a transaction has read is what its commit expects.
+        return self._verify(self._transaction.get(self._key, MISSING))
 
 
 def transact(begin: Callable[[], Fenced], body: Callable[[Transaction], Any], timeout_s: float | None = None) -> Any:

@@ -181,10 +181,11 @@ class Leader:
         record = {"format": _FORMAT, "owner": owner, "who": str(Owner.current()), "since": now_s()}
         self._store.compare_and_set(self._key, record, generation)
 
-    def _verify(self, value: Any) -> None:
-        owner = self._parse(value)["owner"]
-        if not owner or owner != self._store.join():
+    def _verify(self, value: Any) -> dict[str, Any]:
+        record = self._parse(value)
+        if not record["owner"] or record["owner"] != self._store.join():
             raise self._lost()
+        return record
 
     def _parse(self, value: Any) -> dict[str, Any]:
         if value is MISSING:

@@ -104,14 +104,7 @@ class Task:
             ClaimLostError: the task is not the caller's any more; nothing was written.
             ValueTypeError: `state` is no value; nothing was written.
         """
-
-        def write(transaction: Transaction) -> None:
-            entry = self._verified(transaction.get(self._key, MISSING))
-            transaction.set(self._key, {**entry, "state": state})
-            if effects is not None:
-                effects(transaction)
-
-        self.transact(write)
+        self._transact(effects, lambda transaction, entry: transaction.set(self._key, {**entry, "state": state}))
 
     def transaction(self) -> Fenced:
         """Return a transaction of the same store that commits only while the task is the caller's.
@@ -121,7 +114,7 @@ class Task:
             ConflictError: on leaving it: a key that was read has changed;
                 nothing was written.  `transact` retries.
         """
-        return Fenced(self._journal.store, self._key, self._verified)
+        return self._fenced()
 
     def transact(self, body: Callable[[Transaction], Any], timeout_s: float | None = None) -> Any:
         """Run `body(tx)` in such a transaction and return its result, again while others come between."""
@@ -137,13 +130,8 @@ class Task:
         Raises:
             ClaimLostError: the task is not the caller's any more; nothing was written.
         """
-
-        def write(transaction: Transaction) -> None:
-            if effects is not None:
-                effects(transaction)
-            transaction.delete(self._key)
-
-        self._end(write, "finished")
+        self._transact(effects, lambda transaction, _: transaction.delete(self._key))
+        self._end("finished")
 
     def release(self) -> None:
         """Leave the task to others, from its latest checkpoint on; that counts as no failure.
@@ -162,17 +150,26 @@ class Task:
         self._let_go(FAILED, error)
 
     def _let_go(self, status: str, error: str) -> None:
-        def write(transaction: Transaction) -> None:
-            entry = self._verified(transaction.get(self._key, MISSING))
+        def let_it_go(transaction: Transaction, entry: dict[str, Any]) -> None:
             failures = entry["failures"] + (status == FAILED)
             transaction.set(self._key, let_go(entry, status, failures, in_words(error) or entry["error"]))
 
-        self._end(write, "failed" if status == FAILED else "released")
+        self._transact(None, let_it_go)
+        self._end("failed" if status == FAILED else "released")
 
-    def _end(self, write: Callable[[Transaction], None], outcome: str) -> None:
-        self.transact(write)
+    def _end(self, outcome: str) -> None:
         self.outcome = outcome
         self._claim.end()
+
+    def _transact(
+        self,
+        effects: Callable[[Transaction], Any] | None,
+        conclude: Callable[[Transaction, dict[str, Any]], object],
+    ) -> None:
+        transact(lambda: self._fenced(conclude), effects or _nothing)
+
+    def _fenced(self, conclude: Callable[[Transaction, dict[str, Any]], object] | None = None) -> Fenced:
+        return Fenced(self._journal.store, self._key, self._verified, conclude)
 
     def __enter__(self) -> Self:
         return self
@@ -208,3 +205,7 @@ class Task:
         entry = self._journal.parse(self.id, value)
         require_ours(self._claim, entry["owner"], entry["claim"], what)
         return entry
+
+
+def _nothing(_: Transaction) -> None:
+    """Have no effects."""

@@ -375,6 +375,19 @@ def test_a_task_transaction_says_what_it_lost(open_any: Callable[[], Store]) -> 
     assert store["n"] == 5
 
 
+def test_what_follows_a_commit_inside_the_block_is_fenced_too(open_any: Callable[[], Store]) -> None:
+    """A transaction that committed begins anew, and its end is refused if the task passed on in between."""
+    store, other = open_any(), open_any()
+    task = _running(store).run("a")
+    with pytest.raises(ClaimLostError), task.transaction() as transaction:
+        transaction["n"] = 1
+        transaction.commit()
+        task.release()
+        assert _running(other).claim("a") is not None
+        transaction["n"] = 2
+    assert store["n"] == 1
+
+
 def test_a_checkpoint_by_another_thread_is_a_conflict_and_no_loss(open_any: Callable[[], Store]) -> None:
     """The task is still ours: the transaction lost a race against our own thread, and may be tried again."""
     task = _running(open_any()).run("a")
