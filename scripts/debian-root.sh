@@ -6,8 +6,8 @@
 #
 # The root is made once, under /var/cache/sharedstate (SHAREDSTATE_ROOTS names
 # another place), and keeps what the command installs there; remove it with
-# rm -r to begin anew.  The tree is copied each time, to /root/sharedstate, where
-# no server's user can reach it; its environments and builds stay from run to run.
+# rm -r to begin anew.  The tree is copied each time, to /srv/sharedstate; its
+# environments and builds stay from run to run.
 #
 # The command has process numbers and mounts of its own: when it ends, all that
 # it started ends, and no mount is left.
@@ -51,7 +51,7 @@ for path in /etc/resolv.conf /etc/hosts /etc/pip.conf /etc/xdg/pip /root/.config
     [ ! -e "$path" ] || { mkdir -p "$root$(dirname "$path")" && cp -rfL "$path" "$root$(dirname "$path")/"; }
 done
 
-copy=$root/root/sharedstate
+copy=$root/srv/sharedstate
 mkdir -p "$copy"
 find "$copy" -mindepth 1 -maxdepth 1 ! -name .venv ! -name build -exec rm -rf {} +
 tar -C "$tree" --exclude=./.venv --exclude=./build --exclude=./.git --exclude='*.so' --exclude=__pycache__ -cf - . |
@@ -66,6 +66,6 @@ unshare --mount --pid --fork --kill-child sh -eu -c '
     mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
     mount -t proc proc "$root/proc"
     env -u PYENV_ROOT HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
-        chroot "$root" sh -c "cd /root/sharedstate && \"\$@\"; exit \$?" sh "$@"
+        chroot "$root" sh -c "cd /srv/sharedstate && \"\$@\"; exit \$?" sh "$@"
     exit $?
 ' sh "$root" "$@" 9>&-

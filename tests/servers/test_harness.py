@@ -82,15 +82,21 @@ def test_disturbance_replaces_the_workers_that_it_should(mode: Mode, how: Distur
         server.disturb(how, victim)
 
         def is_as_expected() -> bool:
-            after = topology(load(server, requests=80)).processes
+            try:
+                answers = load(server, requests=80)
+            except RequestError:  # what gets lost on the way is not this test's matter
+                return False
+            after = topology(answers).processes
+            kept = before - gone
             return (
-                len(after) >= mode.truth.processes[0] and not after & gone and (replaced is not NONE or after <= before)
+                len(after) >= mode.truth.processes[0]
+                and not after & gone
+                and kept <= set(server.pids())
+                and (not kept or bool(after & kept))
+                and (how is not Disturbance.USR2 or len({answer["parent"] for answer in answers}) == 2)
             )
 
-        if how is Disturbance.USR2:
-            assert wait_for(lambda: len({answer["parent"] for answer in load(server, requests=80)}) == 2, 10)
-        else:
-            assert wait_for(is_as_expected, 15, poll_s=0.2), (before, server.pids(), server.log())
+        assert wait_for(is_as_expected, 20, poll_s=0.2), (before, server.pids(), server.log())
 
 
 @pytest.mark.parametrize("name", ["gunicorn-sync-4", "gunicorn-gthread-2x8", "uwsgi-4"])

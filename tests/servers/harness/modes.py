@@ -120,7 +120,8 @@ class Mode:
     mounts: tuple[str, ...] = ("",)
     python: str = ""  # an environment's version; the distribution's own without
     disturbances: frozenset[Disturbance] = frozenset({Disturbance.CYCLE})
-    ready: str = ""  # a line that the log gains at each start; without it, an answer is enough
+    ready: str = ""  # a pattern of lines that the log gains at each start; without it, an answer is enough
+    ready_count: int = 1  # how many: a worker that is signalled while it starts may be deaf to it (uWSGI's are)
     signals: dict[Disturbance, signal.Signals] = field(default_factory=dict)
     stop_signal: signal.Signals = signal.SIGTERM
 

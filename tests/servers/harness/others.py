@@ -29,6 +29,8 @@ def _gunicorn(name: str, arguments: str, truth: Truth, python: str = "") -> Mode
         truth=truth,
         command=command,
         python=python,
+        ready="Booting worker with pid",
+        ready_count=truth.processes[0],
         disturbances=_SUPERVISED | {Disturbance.GRACEFUL, Disturbance.HUP, Disturbance.USR2},
         signals=_HUP,
     )
@@ -48,6 +50,7 @@ def _uwsgi(name: str, arguments: str, truth: Truth, *, mounts: tuple[str, ...] =
         ]
 
     supervised = truth.supervised
+    workers = truth.processes[0]
     return Mode(
         name=f"uwsgi-{name}",
         server="uwsgi",
@@ -55,6 +58,8 @@ def _uwsgi(name: str, arguments: str, truth: Truth, *, mounts: tuple[str, ...] =
         command=command,
         mounts=mounts,
         python=python,
+        ready=r"^spawned uWSGI worker" if truth.in_master else r"^WSGI app \d+ .* ready",
+        ready_count=workers if truth.in_master else workers * len(mounts),
         disturbances=_SUPERVISED | {Disturbance.GRACEFUL, Disturbance.HUP} if supervised else {Disturbance.CYCLE},
         signals=_HUP if supervised else {},
     )
@@ -118,6 +123,8 @@ def modes(versions: list[str]) -> list[Mode]:
             _workers(2, None, **_UNFLAGGED),
             disturbances=_SUPERVISED | {Disturbance.HUP},
             signals=_HUP,
+            ready="Application startup complete",
+            ready_count=2,
         ),
         _other(
             "hypercorn",

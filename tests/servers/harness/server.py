@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -243,9 +244,8 @@ class Server:
     def log(self) -> str:
         """Return the last of what it printed and logged, for the message of a failure."""
         parts = [f"-- {self.mode} on port {self.port} in {self.directory}"]
-        for path in (self.directory / "output.log", self.directory / "error.log"):
-            if path.exists():
-                parts += [f"-- {path.name}", *path.read_text(errors="replace").splitlines()[-80:]]
+        for path in self._logs():
+            parts += [f"-- {path.name}", *path.read_text(errors="replace").splitlines()[-80:]]
         return "\n".join(parts)
 
     # -- inside
@@ -276,18 +276,23 @@ class Server:
         ready = self._ready_lines()
         workers = {process for process in self.processes() if process.pid != self.master and not is_helper(process)}
         self._signal_master(self.mode.signals[how])
-        if not self.mode.ready:
+        if self.mode.server != "mod_wsgi":  # whose old children may hang for ever
             self._wait(lambda: not workers & set(self.processes()), f"the end of the old workers after {how}")
         self._wait_until_ready(ready)
 
     def _ready_lines(self) -> int:
-        if not self.mode.ready or not (self.directory / "error.log").exists():
+        if not self.mode.ready:
             return 0
-        return (self.directory / "error.log").read_text(errors="replace").count(self.mode.ready)
+        logs = [path.read_text(errors="replace") for path in self._logs()]
+        return sum(len(re.findall(self.mode.ready, log, re.MULTILINE)) for log in logs)
+
+    def _logs(self) -> list[Path]:
+        return [path for path in (self.directory / "output.log", self.directory / "error.log") if path.exists()]
 
     def _wait_until_ready(self, seen: int | None) -> None:
         if self.mode.ready and seen is not None:
-            self._wait(lambda: self._ready_lines() > seen, f"the line {self.mode.ready!r}")
+            expected = seen + self.mode.ready_count
+            self._wait(lambda: self._ready_lines() >= expected, f"{self.mode.ready!r} in its log")
         self._wait(self._answers, "an answer")
 
     def _answers(self) -> bool:
