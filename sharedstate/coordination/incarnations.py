@@ -63,19 +63,24 @@ def _merge(record: dict[str, Any], incarnation: Incarnation) -> dict[str, Any]:
     started, reloads = record["started"], list(record["reloads"])
     if incarnation.started not in {0, started}:
         started, reloads = incarnation.started, []
-    if incarnation.age and incarnation.restart.isdecimal():
-        first = int(incarnation.restart)
-        if first and first not in reloads:
-            reloads = sorted([*reloads, first])
+    first = _first_of_reload(incarnation)
+    if first and first not in reloads:
+        reloads = sorted([*reloads, first])
     return {"started": started, "reloads": reloads}
+
+
+def _first_of_reload(incarnation: Incarnation) -> int:
+    """Return the age of the first worker of the reload that spawned this one, 0 if it does not know of one."""
+    return int(incarnation.restart) if incarnation.age and incarnation.restart.isdecimal() else 0
 
 
 def _settle(record: dict[str, Any], incarnation: Incarnation) -> Incarnation:
     if incarnation.is_settled:
         return incarnation
     restart = incarnation.restart
-    if incarnation.age and restart.isdecimal():
-        restart = str(max([int(restart), *(first for first in record["reloads"] if first <= incarnation.age)]))
+    if incarnation.age:
+        latest = max((first for first in record["reloads"] if first <= incarnation.age), default=0)
+        restart = str(latest or restart)
     return incarnation._replace(
         started=incarnation.started or record["started"],
         restart=restart,

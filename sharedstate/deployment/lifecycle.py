@@ -8,17 +8,22 @@ No server calls atexit at every end, so `when_stopping` registers with whatever
 the server offers besides.  After kill -9 nothing is called: who must know of a
 death asks the kernel (`Store.is_present`).
 
-Thread safety: any thread.
+What is asked for in a master is its workers' affair: each is called for, and the
+master is not.  Other processes that a process forks are none of it.
+
+Thread safety: any thread, and no lock that a fork could leave held: lists are
+appended to, and who puts the first claim into a dict is the one that calls.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from _thread import RLock
 
 from sharedstate.backend.forks import fork_epoch
 from sharedstate.deployment.detection import listeners, recogniser
+from sharedstate.deployment.incarnation import incarnation
+from sharedstate.deployment.servers import WITHOUT_SERVER
 from sharedstate.model import interpreter_id
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -28,11 +33,33 @@ if TYPE_CHECKING:
 
 __all__ = ["is_stopping", "when_serving", "when_stopping"]
 
-_turn = RLock()  # made anew in a forked child: another thread of the parent may have held it
-_waiting: list[Callable[[], object]] = []  # guarded by _turn; what is to be called in each worker
-_begun: list[int] = []  # guarded by _turn; [the epoch in which _waiting was called]
-_stopping: list[tuple[int | None, Callable[[], object]]] = []  # guarded by _turn; with whose it is: see when_stopping
-_hooked: set[str] = set()  # guarded by _turn; what calls us already
+
+class _Request:
+    """What was asked for, and in which process."""
+
+    __slots__ = ("fn", "pid")
+
+    def __init__(self, fn: Callable[[], object]) -> None:
+        self.fn = fn
+        self.pid = os.getpid()
+
+    def is_ours(self) -> bool:
+        """Return whether it was asked for here, or in the master of which this is a worker."""
+        if self.pid == os.getpid():
+            return True
+        server: str = recogniser().__name__
+        return server.rpartition(".")[2] not in WITHOUT_SERVER and self.pid == incarnation().supervisor
+
+    def claim(self) -> bool:
+        """Return True to the first who asks in this process."""
+        mine = object()
+        return _claims.setdefault((fork_epoch(), id(self)), mine) is mine
+
+
+_serving: list[_Request] = []
+_stopping: list[_Request] = []
+_claims: dict[tuple[int, int], object] = {}  # (epoch, id of a request): whoever calls it
+_hooked: set[str] = set()  # what calls us already; twice does no harm
 _ended: list[int] = []  # [the epoch of the process that is ending]
 
 
@@ -42,6 +69,7 @@ _ended: list[int] = []  # [the epoch of the process that is ending]
 def when_serving(fn: Callable[[], object]) -> None:
     """Call `fn` once in each interpreter that serves: now if this one does, else in each worker once it is forked.
 
+    Also in workers that the calling program itself forks later as a server.
     uWSGI tells a worker's main interpreter only that it was forked; any other
     one of several mounts calls `fn` when it next opens a store, detects or asks
     for its incarnation.
@@ -50,33 +78,29 @@ def when_serving(fn: Callable[[], object]) -> None:
         Exception: whatever `fn` raises if it is called now; in a worker that a
             server has forked it is printed instead, and the worker goes on.
     """
-    if recogniser().serves():
+    request = _Request(fn)
+    serves = recogniser().serves()
+    if serves:
+        request.claim()
+    _serving.append(request)
+    _hook_fork()
+    if serves:
         fn()
-        return
-    with _turn:
-        _waiting.append(fn)
-        _hook_fork()
 
 
 def _begin_serving() -> None:
     """Call what waits for this worker, unless it was called."""
-    if not _waiting or not recogniser().serves():
-        return
-    with _turn:
-        epoch = fork_epoch()
-        if _begun == [epoch]:
-            return
-        _begun[:] = [epoch]
-        waiting = list(_waiting)
-    for fn in waiting:
-        _call_safely(fn)
+    if _serving and recogniser().serves():
+        for request in _serving:
+            if request.is_ours() and request.claim():
+                _call_safely(request.fn)
 
 
 def _hook_fork() -> None:
     if "fork" in _hooked:
         return
     _hooked.add("fork")
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_begin_serving)
     listeners.append(_begin_serving)
     # uWSGI runs no hooks of Python's when it forks, but one of its own.
     uwsgi: Any = sys.modules.get("uwsgi")
@@ -86,15 +110,9 @@ def _hook_fork() -> None:
         def after_uwsgi_fork() -> None:
             if earlier is not None:
                 earlier()
-            _after_fork()
+            _begin_serving()
 
         uwsgi.post_fork_hook = after_uwsgi_fork
-
-
-def _after_fork() -> None:
-    global _turn  # noqa: PLW0603  the parent's may be held for ever
-    _turn = RLock()
-    _begin_serving()
 
 
 # --- Ending ----------------------------------------------------------------------
@@ -105,18 +123,14 @@ def when_stopping(fn: Callable[[], object]) -> None:
 
     By mod_wsgi's subscription and by atexit, since neither alone is reliable;
     and where multiprocessing ends a child without atexit, by multiprocessing.
-    A process that this one forks is another, unless this is a master and so the
-    fork its worker: then it is the worker that is told.
 
     What `fn` raises is printed.  Nothing is called after kill -9; by a server
     that ends its processes without running atexit (uvicorn, waitress); in a
     process that was busy when it was told to end (Apache's prefork, uWSGI); in
     uWSGI's interpreters of further mounts.
     """
-    epoch = fork_epoch() if recogniser().serves() else None
-    with _turn:
-        _stopping.append((epoch, fn))
-        _hook_end()
+    _stopping.append(_Request(fn))
+    _hook_end()
 
 
 def is_stopping() -> bool:
@@ -125,8 +139,7 @@ def is_stopping() -> bool:
     Known from the first call of this or of `when_stopping` on, or from what the
     server itself says.
     """
-    with _turn:
-        _hook_end()
+    _hook_end()
     if _ended == [fork_epoch()]:
         return True
     ask: Callable[[], bool] | None = getattr(recogniser(), "is_stopping", None)
@@ -164,15 +177,11 @@ def _hook_end() -> None:
 
 
 def _end(*_event: object, **_details: object) -> None:
-    epoch = fork_epoch()
-    if _ended == [epoch]:
-        return
-    _ended[:] = [epoch]
-    if not recogniser().serves():
-        return  # a master that ends after its workers
-    for owner, fn in reversed(_stopping):
-        if owner in {None, epoch}:
-            _call_safely(fn)
+    _ended[:] = [fork_epoch()]
+    if recogniser().serves():  # not a master, which ends after its workers
+        for request in reversed(_stopping):
+            if request.is_ours() and request.claim():
+                _call_safely(request.fn)
 
 
 def _call_safely(fn: Callable[[], object]) -> None:

@@ -101,7 +101,8 @@ class Incarnation(NamedTuple):
         supervisor: pid of the process that keeps the server running.
         started: when that process started, in clock ticks since boot; 0 if it was
             dead before anybody here asked.
-        restart: the server's own restart counter, "" where it has none or hides it.
+        restart: the server's own restart counter, "" where it has none, hides it, or
+            was never restarted.
         evidence: what was seen, in words for people.
         age: the number of this worker among all that its supervisor ever started,
             where `restart` is but a guess from it; else 0.

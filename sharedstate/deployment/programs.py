@@ -18,15 +18,20 @@ TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from typing import Any, Final
 
-__all__ = ["application_of_program", "application_of_target", "locate"]
+__all__ = ["application_of_program", "application_of_target", "locate", "runner_of_many"]
 
 _RUNNERS: Final = frozenset({
-    *("airflow", "celery", "coverage", "daphne", "debugpy", "django-admin", "dramatiq", "fastapi", "flask", "granian"),
-    *("gunicorn", "huey_consumer", "hypercorn", "idlelib", "ipykernel", "ipykernel_launcher", "ipython", "jupyter"),
-    *("litestar", "locust", "pdb", "pserve", "pytest", "quart", "rq", "sanic", "scrapy", "streamlit", "uvicorn"),
-    *("uwsgi", "waitress", "waitress-serve"),
+    *("airflow", "celery", "daphne", "django-admin", "dramatiq", "fastapi", "flask", "granian", "gunicorn"),
+    *("huey_consumer", "hypercorn", "litestar", "pserve", "quart", "rq", "sanic", "uvicorn", "uwsgi", "waitress"),
+    *("waitress-serve", "wsgi-loader"),
 })  # fmt: skip
-"""Programs that run any application: their own name tells none from another."""
+"""Programs that run any application: their own name tells none from another, and they may run many processes."""
+
+_TOOLS: Final = frozenset({
+    *("coverage", "debugpy", "idlelib", "ipykernel", "ipykernel_launcher", "ipython", "jupyter", "locust", "pdb"),
+    *("pytest", "scrapy", "streamlit"),
+})  # fmt: skip
+"""Programs that run any application in their own process."""
 
 
 def application_of_target(target: object, evidence: str) -> Fact:
@@ -52,6 +57,12 @@ def application_of_program() -> Fact:
     return unknown("an interactive interpreter, or one without a file")
 
 
+def runner_of_many() -> str:
+    """Return the program that this process runs, if it is one that runs many processes of any application; else ""."""
+    file = getattr(module("__main__"), "__file__", None)
+    return file if file is not None and _name(file) in _RUNNERS else ""
+
+
 def locate(target: str) -> str:
     """Return the directory in which the module of `target` is found, with that text after it."""
     name = target.partition(":")[0]
@@ -72,11 +83,15 @@ def locate(target: str) -> str:
 
 def _program(file: str, evidence: str) -> Fact:
     path = os.path.realpath(file)
-    parts = path.split(os.sep)
-    name = parts[-2] if parts[-1] == "__main__.py" else parts[-1].removesuffix(".py")
+    name = _name(path)
     if name == "flask":
         return _application_of_flask(path)
-    return unknown(f"{path} runs any application") if name in _RUNNERS else likely(path, evidence)
+    return unknown(f"{path} runs any application") if name in _RUNNERS | _TOOLS else likely(path, evidence)
+
+
+def _name(path: str) -> str:
+    parts = path.split(os.sep)
+    return parts[-2] if parts[-1] == "__main__.py" else parts[-1].removesuffix(".py")
 
 
 def _application_of_flask(path: str) -> Fact:

@@ -32,6 +32,7 @@ __all__ = [
     "list_interpreters",
     "local",
     "module",
+    "module_of",
     "os_environment",
     "read_process",
     "root_process",
@@ -53,12 +54,18 @@ def os_environment(name: str) -> str:
 # --- Frames -------------------------------------------------------------------
 
 
+def module_of(frame: FrameType) -> str:
+    """Return the name of the module whose code runs in a frame, "" if it has none."""
+    name: object = frame.f_globals.get("__name__")
+    return name if isinstance(name, str) else ""
+
+
 def callers() -> Iterator[FrameType]:
     """Yield the frames that led to this call from outside of the library, innermost first."""
     # inspect would cost 20 ms and do the same
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
-        if not frame.f_globals.get("__name__", "").startswith(_OURS):
+        if not module_of(frame).startswith(_OURS):
             yield frame
         frame = frame.f_back
 
@@ -85,7 +92,7 @@ def _outward(frame: FrameType | None) -> Iterator[FrameType]:
 def find_frame(name: str, function: str = "") -> FrameType | None:
     """Return the first frame of that module (and function) in `frames`, or None."""
     for frame in frames():
-        if frame.f_globals.get("__name__") == name and function in {"", frame.f_code.co_name}:
+        if module_of(frame) == name and function in {"", frame.f_code.co_name}:
             return frame
     return None
 
@@ -98,7 +105,7 @@ def local(frame: FrameType | None, name: str) -> Any:
 def file_on_stack(prefix: str) -> str | None:
     """Return the file of the innermost caller whose module's name begins with `prefix`, or None."""
     for frame in callers():
-        if frame.f_globals.get("__name__", "").startswith(prefix) and "__file__" in frame.f_globals:
+        if module_of(frame).startswith(prefix) and "__file__" in frame.f_globals:
             return str(frame.f_globals["__file__"])
     return None
 

@@ -6,6 +6,7 @@ it may never say what is not so.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,6 +157,25 @@ def test_generation_needs_no_name_of_a_socket(name: str) -> None:
         server.graceful()
 
         assert start_of(server) != first
+
+
+def test_daemon_may_call_itself_something_else() -> None:
+    """A display-name changes what /proc shows of a daemon, which is Apache's child none the less."""
+    mode = MODES["daemon-global"]
+
+    def command(place: Any, more: tuple[str, ...]) -> list[str]:
+        path = ":".join(place.path)
+        other = f"WSGIDaemonProcess other processes=2 display-name=other-%{{GROUP}} python-path={path}"
+        return mode.command(place, (other, "WSGIProcessGroup other", "WSGISocketRotation Off", *more))
+
+    with start(replace(mode, command=command), APPLICATION) as server:
+        answers = load(server, requests=40)
+
+        assert {answer["mod_wsgi"]["mod_wsgi.process_group"] for answer in answers} == {"other"}
+        assert {answer["now"]["agreed"].split(".")[1] for answer in answers} == {str(server.master)}
+        assert all(answer["now"]["settled"] for answer in answers)
+        # Of the two groups that listen, each may serve the same script.
+        assert {answer["now"]["facts"]["processes"][0] for answer in answers} == {None}
 
 
 def test_two_masters_of_gunicorn_are_two_starts() -> None:

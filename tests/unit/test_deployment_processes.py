@@ -191,9 +191,10 @@ def test_interactive_interpreter_has_no_name(tmp_path: Path, arguments: tuple[st
 @pytest.mark.parametrize("name", ["pytest.py", "celery.py", "gunicorn.py"])
 def test_runner_of_applications_is_none(tmp_path: Path, name: str) -> None:
     """A program that runs any application does not name it."""
-    told = run(tmp_path, "from telling import tell; tell('main')", name=name)
+    told = run(tmp_path, "from telling import tell; tell('main')", str(tmp_path / name), name=name)
 
     assert told["main"]["application"] is None
+    assert told["main"]["processes"] == (1 if name == "pytest.py" else None)
 
 
 # --- Sub-interpreters ------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_daemons_number_is_exact(plant: Callable[..., ModuleType], monkeypatch: 
     plant_apache(plant, process_group="example", maximum_processes=5)
 
     def sockets(*numbers: int) -> list[Any]:
-        return [mod_wsgi._Socket(100 + number, os.getppid(), 0, number) for number in numbers]
+        return [mod_wsgi._Socket(100 + number, os.getppid(), "0", number) for number in numbers]
 
     monkeypatch.setattr(mod_wsgi, "_daemon_sockets", lambda: sockets(1))
     one = mod_wsgi.recognise(None)
@@ -178,19 +178,24 @@ def test_sockets_are_read_as_the_kernel_writes_them(monkeypatch: pytest.MonkeyPa
         "0000000000000000: 00000002 00000000 00010000 0001 01 43 /run/other.sock\n"
         "0000000000000000: 00000002 00000000 00010000 0001 01 44 /run/x.y.3.2.sock\n"
         "0000000000000000: 00000003 00000000 00000000 0001 03 45\n"
+        "0000000000000000: 00000002 00000000 00010000 0001 01 46 /run/apache2/wsgi.812.u33.3.sock\n"
     )
     real = open
     monkeypatch.setattr(
         "builtins.open", lambda path, *a, **k: real(table if path == "/proc/net/unix" else path, *a, **k)
     )
 
-    assert [tuple(socket) for socket in mod_wsgi._daemon_sockets()] == [(41, 812, 3, 1), (42, 812, 3, 2)]
+    assert [tuple(socket) for socket in mod_wsgi._daemon_sockets()] == [
+        (41, 812, "3", 1),
+        (42, 812, "3", 2),
+        (46, 812, "", 3),
+    ]
 
 
 def test_dead_apache_is_named_by_the_socket(plant: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon whose parent is another than its socket's names Apache by that, and does not know when it started."""
     plant_apache(plant, process_group="example")
-    monkeypatch.setattr(mod_wsgi, "_own_socket", lambda: mod_wsgi._Socket(1, 4_000_000, 7, 1))
+    monkeypatch.setattr(mod_wsgi, "_own_socket", lambda: mod_wsgi._Socket(1, 4_000_000, "7", 1))
 
     found = mod_wsgi.incarnate()
 
@@ -420,8 +425,8 @@ class TestGunicorn:
     @pytest.mark.parametrize(
         ("how", "age", "restart"),
         [
-            ("spawn_worker(worker)", 2, "0"),  # at the start
-            ("spawn_workers(worker)", 7, "0"),  # in place of one that died; which reload was the latest is hidden
+            ("spawn_worker(worker)", 2, ""),  # at the start
+            ("spawn_workers(worker)", 7, ""),  # in place of one that died; which reload was the latest is hidden
             ("reload([worker, None])", 5, "5"),  # the first of a reload
             ("reload([None, None, worker])", 7, "5"),  # the third
         ],

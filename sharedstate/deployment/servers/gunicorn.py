@@ -48,7 +48,8 @@ def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
 
 def serves() -> bool:
     """Return whether this is a worker: with --preload the application is imported in the arbiter first."""
-    return _find()[1] is not None
+    worker = _find()[1]
+    return worker is not None and worker.pid in {os.getpid(), "[booting]"}  # a child that a worker forks is none
 
 
 def is_stopping() -> bool:
@@ -123,12 +124,17 @@ def incarnate() -> Incarnation:
     started = _started(pid)
     stats: Any = getattr(arbiter, "_stats", None)
     if stats is not None and "reloads" in stats:
-        return Incarnation(boot_id(), pid, started, str(stats["reloads"]), "the arbiter, and its count of reloads")
+        return Incarnation(boot_id(), pid, started, _restart(stats["reloads"]), "the arbiter, and its count of reloads")
     if worker is None:
-        return Incarnation(boot_id(), pid, started, "0", "the arbiter, before its first reload")
+        return Incarnation(boot_id(), pid, started, "", "the arbiter, before its first reload")
     first = _first_of_reload(worker)
     seen = "the arbiter, and its reload on the stack" if first else "the arbiter, which hides its reloads"
-    return Incarnation(boot_id(), pid, started, str(first), seen, int(worker.age))
+    return Incarnation(boot_id(), pid, started, _restart(first), seen, int(worker.age))
+
+
+def _restart(number: int) -> str:
+    # A program that runs gunicorn may have asked before there was an arbiter: it got "".
+    return str(number) if number else ""
 
 
 def _started(pid: int) -> int:

@@ -48,14 +48,14 @@ def serves() -> bool:
 
 
 def incarnate() -> Incarnation:
-    """Return the supervisor, which hides how often it was told to reload; alone, this process."""
-    return multiprocess.incarnate()
+    """Return the supervisor, which hides how often it was told to reload; alone, or under a reloader, this process."""
+    return multiprocess.incarnate(is_reloaded=bool(_find().use_reloader))
 
 
 def _find() -> Any:
     if not _found:
         for frame in surroundings.frames():
-            if frame.f_globals.get("__name__", "").startswith("hypercorn."):
+            if surroundings.module_of(frame).startswith("hypercorn."):
                 config = frame.f_locals.get("config")
                 if type(config).__module__ == "hypercorn.config":
                     _found.append(config)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Final
 
+    from sharedstate.deployment.surroundings import Process
+
 __all__ = ["application", "incarnate", "recognise", "serves"]
 
 _SCRIPT: Final = "_mod_wsgi_"  # and the MD5 of the path: what it names a script's module
@@ -100,8 +102,8 @@ def incarnate() -> Incarnation:
     """Return Apache's process, and how often it was told to restart: its generation."""
     own = _own_socket()
     parent, started, seen = _apache(own)
-    if own is not None:
-        return Incarnation(boot_id(), parent, started, str(own.generation), f"{seen}; the name of this daemon's socket")
+    if own is not None and own.generation:
+        return Incarnation(boot_id(), parent, started, own.generation, f"{seen}; the name of this daemon's socket")
     generation, told = _generation()
     return Incarnation(boot_id(), parent, started, generation, f"{seen}; {told}")
 
@@ -112,9 +114,14 @@ def _apache(own: _Socket | None) -> tuple[int, int, str]:
     if own is not None and own.parent != parent:
         return own.parent, 0, "Apache's process, dead, by this daemon's socket"
     here, process = surroundings.read_process(os.getpid()), surroundings.read_process(parent)
-    if process is None or (here is not None and not surroundings.is_forked_copy(here, process)):
+    if process is None or (own is None and here is not None and not _is_family(here, process)):
         return os.getpgrp(), 0, "Apache's process, dead, by its process group"
     return parent, process.started, "Apache's process"
+
+
+def _is_family(here: Process, parent: Process) -> bool:
+    # A daemon's display-name changes its command, but nothing puts it into a group of its own.
+    return here.group == parent.group or surroundings.is_forked_copy(here, parent)
 
 
 class _Socket(NamedTuple):
@@ -122,7 +129,7 @@ class _Socket(NamedTuple):
 
     inode: int
     parent: int
-    generation: int
+    generation: str  # "" with WSGISocketRotation Off
     number: int  # of the group
 
 
@@ -134,12 +141,11 @@ def _daemon_sockets() -> list[_Socket]:
                 fields = line.split(None, 7)
                 if len(fields) < 8 or not fields[7].rstrip().endswith(".sock"):
                     continue
-                words = os.path.basename(fields[7].rstrip()).split(".")[
-                    -4:-1
-                ]  # <prefix>.<parent>.<generation>.<n>.sock
-                if len(words) == 3 and all(map(str.isdigit, words)):
-                    parent, generation, number = map(int, words)
-                    found.append(_Socket(int(fields[6]), parent, generation, number))
+                # <prefix>.<parent>.<generation, or u and the user's id>.<number>.sock
+                words = os.path.basename(fields[7].rstrip()).split(".")[-4:-1]
+                if len(words) == 3 and all(map(str.isdigit, (words[0], words[1].removeprefix("u"), words[2]))):
+                    generation = words[1] if words[1].isdigit() else ""
+                    found.append(_Socket(int(fields[6]), int(words[0]), generation, int(words[2])))
     except OSError:
         pass
     return found

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from sharedstate.deployment.surroundings import Process
-
 __all__ = ["incarnate", "is_child", "parent_pid", "recognise", "serves"]
 
 
@@ -47,7 +45,7 @@ def serves() -> bool:
 def parent_pid() -> int | None:
     """Return the pid of the process that had multiprocessing start this one, None if it did not."""
     process = surroundings.module("multiprocessing.process")
-    parent = None if process is None else process.parent_process()
+    parent = process.parent_process() if hasattr(process, "parent_process") else None
     return None if parent is None else int(parent.pid)
 
 
@@ -70,14 +68,22 @@ def _method() -> str:
 _inherited: list[Any] = []  # [the session, the root], as they were found before this process was forked
 
 
-def incarnate() -> Incarnation:
-    """Return the process that started it all: forks, and multiprocessing's children, are part of its family."""
+def incarnate(*, is_reloaded: bool = False) -> Incarnation:
+    """Return the process that started it all: forks, and multiprocessing's children, are part of its family.
+
+    Args:
+        is_reloaded: whether multiprocessing starts a process for each change of
+            the program's files: then each is a start of its own.
+    """
     own = surroundings.read_process(os.getpid())
     if own is None:
         return Incarnation(boot_id(), os.getpid(), 0, "", "this process, and no /proc to look it up")
+    if is_reloaded:
+        root = surroundings.root_process(own, forks_only=True)
+        return Incarnation(boot_id(), root.pid, root.started, "", "the process that the reloader started")
     # What an ancestor saw before it died: unless this is a daemon that has left its session.
     if _inherited and _inherited[0] == own.session:
-        root: Process = _inherited[1]
+        root = _inherited[1]
     else:
         root = surroundings.root_process(own)
         parent = parent_pid()

@@ -16,9 +16,12 @@ from sharedstate.deployment.servers import multiprocess
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+    from typing import Any, Final
 
 __all__ = ["incarnate", "recognise", "serves"]
+
+_STARTING: Final = ("gunicorn.arbiter", "granian", "hypercorn.config", "uvicorn.config")
+"""Modules of servers that a program may start, with workers, after it has asked."""
 
 
 def recognise(environ: Mapping[str, Any] | None) -> Deployment | None:
@@ -62,6 +65,12 @@ def _processes(hints: Mapping[str, Any]) -> Fact:
         return unknown("wsgi.multiprocess is False under servers with many processes too")
     if surroundings.module("multiprocessing.context") is not None:
         return unknown("multiprocessing is loaded, and may start any number of children")
+    for name in _STARTING:
+        if surroundings.module(name) is not None:
+            return unknown(f"{name} is loaded, and may start any number of workers")
+    runner = programs.runner_of_many()
+    if runner:
+        return unknown(f"{runner} may run any number of processes")
     own = surroundings.read_process(os.getpid())
     parent = None if own is None else surroundings.read_process(own.parent)
     if own is not None and parent is not None and surroundings.is_forked_copy(own, parent):

@@ -5,12 +5,9 @@ With --workers or --reload a supervisor spawns the serving processes and imports
 
 from __future__ import annotations
 
-import os
-
 from sharedstate.deployment import programs, surroundings
 from sharedstate.deployment.model import MANY, Deployment, Incarnation, known, likely, unknown
 from sharedstate.deployment.servers import multiprocess
-from sharedstate.model import boot_id
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -55,15 +52,8 @@ def serves() -> bool:
 
 
 def incarnate() -> Incarnation:
-    """Return the supervisor, which hides how often it was told to restart its workers; alone, this process.
-
-    Under --reload each serving process is a new start.
-    """
-    own = surroundings.read_process(os.getpid())
-    if own is not None and _find().reload:
-        root = surroundings.root_process(own, forks_only=True)
-        return Incarnation(boot_id(), root.pid, root.started, "", "the process that the reloader started")
-    return multiprocess.incarnate()
+    """Return the supervisor, which hides how often it was told to restart; alone, or under a reloader, this process."""
+    return multiprocess.incarnate(is_reloaded=bool(_find().reload))
 
 
 def is_stopping() -> bool:

@@ -107,7 +107,7 @@ def application(environ: Mapping[str, Any] | None) -> Fact:
     if calling is not None:
         return _remember(known(os.path.abspath(calling), "the file is on the caller's stack"))
     for frame in surroundings.callers():
-        target = modules.get(frame.f_globals.get("__name__", ""))
+        target = modules.get(surroundings.module_of(frame))
         if target is not None:
             return _remember(known(programs.locate(target), "the module is on the caller's stack"))
     if _entry and _option("single-interpreter") is None:
