@@ -1,55 +1,74 @@
 #!/bin/sh
-# Run every test: the C core's own, style, types and layers, the Python tests on
-# each supported Python that is here, then those on real servers.  Stops at
-# nothing, fails at the end.
+# Run every test: the C core's own, style, types and layers, the wheel, the Python
+# tests on each supported Python that is here, then those on real servers.  Stops
+# at nothing, fails at the end.
+#
+#     scripts/test-all.sh
+#
+# Two lanes at a time, since most tests wait for something.  What a job says is
+# printed when it has ended, with its name above it.
 #
 # The server tests run once and not once per Python: the servers bring Pythons of
 # their own, the distribution's and the newest, whatever runs pytest.
-#
-#     scripts/test-all.sh
 set -u
 
 cd "$(dirname "$0")/.." || exit 1
 pythons=$(scripts/pythons.sh)
 newest=$(echo "$pythons" | tail -n 1)
 echo "Testing on:" $pythons
-failed=
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+: >"$work/failed"
 
+# run NAME COMMAND...: print what the command said, in one piece, and remember a failure.
 run() {
     name=$1
     shift
-    echo
-    echo "== $name"
-    "$@" || failed="$failed [$name]"
+    echo "-- begun at $(date +%H:%M:%S): $name"
+    log=$(mktemp "$work/log.XXXXXX")
+    "$@" >"$log" 2>&1 || echo " [$name]" >>"$work/failed"
+    flock "$work" sh -c 'echo; echo "== $1"; cat "$2"' sh "$name" "$log"
 }
 
-run "C core: plain, AddressSanitizer and UBSan, ThreadSanitizer" make --no-print-directory -C tests/native all
+# run_pytest VENV ARGUMENT...
+run_pytest() {
+    python=$1/bin/python
+    shift
+    run "tests on $("$python" -V)${1:+, $*}" "$python" -m pytest "$@"
+}
 
-if venv=$(scripts/venv.sh "$newest" dev bench); then
-    run "style, types, layers" scripts/lint.sh "$venv"
-else
-    failed="$failed [set-up of the tools]"
-fi
-
-run "sdist, wheel, README in an empty environment, and without a C compiler" scripts/test-wheel.sh "$newest"
-
+# Set-up before anything runs beside it.
+tools=$(scripts/venv.sh "$newest" dev bench) || echo " [set-up of the tools]" >>"$work/failed"
+scripts/servers.sh || echo " [set-up of the servers]" >>"$work/failed"
+venvs=
 for python in $pythons; do
     if venv=$(scripts/venv.sh "$python" test); then
-        run "tests on $("$venv/bin/python" -V)" "$venv/bin/pytest"
+        venvs="$venvs $venv"
     else
-        failed="$failed [set-up of $python]"
+        echo " [set-up of $python]" >>"$work/failed"
     fi
 done
+# shellcheck disable=SC2086  # a list of words
+set -- $venvs
 
-if scripts/servers.sh && venv=$(scripts/venv.sh "$newest" test); then
-    run "real servers, tests run by $("$venv/bin/python" -V)" "$venv/bin/pytest" -n 2 tests/servers
-else
-    failed="$failed [set-up of the servers]"
-fi
+{
+    run "C core: plain, AddressSanitizer and UBSan, ThreadSanitizer" make --no-print-directory -C tests/native all
+    run "style, types, layers" scripts/lint.sh "$tools"
+    run "sdist, wheel, README in an empty environment, and without a C compiler" scripts/test-wheel.sh "$newest"
+    run_pytest "$1"
+} &
+{
+    oldest=$1
+    for venv in "$@"; do
+        [ "$venv" = "$oldest" ] || run_pytest "$venv"
+    done
+} &
+wait
+run_pytest "$venv" -n 2 tests/servers # in the newest
 
 echo
-if [ -n "$failed" ]; then
-    echo "FAILED:$failed"
+if [ -s "$work/failed" ]; then
+    echo "FAILED:$(tr -d '\n' <"$work/failed")"
     exit 1
 fi
 echo "All passed."
