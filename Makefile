@@ -7,7 +7,7 @@ PYTHON ?= python3
 NEWEST = $(shell scripts/pythons.sh | tail -n 1)
 RUN = set -eu; venv=$$(scripts/venv.sh
 
-.PHONY: help probe test test-python test-native test-servers test-modern test-fresh stress lint bench bench-smoke wheel clean system system-servers
+.PHONY: help probe test test-python test-native test-servers test-modern test-fresh founding-run stress lint bench bench-smoke wheel clean system system-servers
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ test-modern:  ## run the Python and the server tests on Debian forky, with its P
 
 test-fresh:  ## set everything up in a fresh Debian 12, and run the server tests there
 	@scripts/debian-root.sh bookworm sh -c 'apt-get update -qq && apt-get install -y -qq make >/dev/null && make test-servers'
+
+founding-run: system-servers  ## disturb many servers at their tasks, three times each way, and write docs/founding-run.md
+	@$(RUN) "$(NEWEST)" test); SHAREDSTATE_FOUNDING_RUN=docs/founding-run.md "$$venv/bin/pytest" -s tests/servers/test_founding.py
 
 stress: system  ## kill one of four writing processes every 50 ms, for 30 s on each backend (PYTHON=python3.13)
 	@$(RUN) "$(PYTHON)" test); SHAREDSTATE_STRESS_S=30 "$$venv/bin/pytest" -s tests/stress
