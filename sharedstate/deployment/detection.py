@@ -65,8 +65,9 @@ def _find(environ: Mapping[str, Any] | None) -> tuple[Any, Deployment]:
             _seen[key] = found
     if _looked != [epoch]:
         _looked[:] = [epoch]
-        for old in [seen for seen in _seen if seen[0] != epoch]:
-            del _seen[old]
+        for old in list(_seen):
+            if old[0] != epoch:
+                _seen.pop(old, None)
         for listener in listeners:
             listener()
     return found

@@ -31,7 +31,8 @@ def incarnation() -> Incarnation:
     found = _kept.get(key)
     if found is None:
         found = server.incarnate()
-        for old in [kept for kept in _kept if kept[0] != key[0]]:
-            del _kept[old]
+        for old in list(_kept):
+            if old[0] != key[0]:
+                _kept.pop(old, None)
         _kept[key] = found
     return found

@@ -71,8 +71,15 @@ def callers() -> Iterator[FrameType]:
 
 
 def frames() -> Iterator[FrameType]:
-    """Yield the caller's frames, then those of this interpreter's other threads, and of gevent's main greenlet."""
+    """Yield the caller's frames, then those of this interpreter's other threads, and of gevent's main greenlet.
+
+    Where the process has other interpreters, the caller's only: up to CPython
+    3.13 sys._current_frames() walks over the threads of all of them, and with
+    one among them that has a GIL of its own it corrupts the process's memory.
+    """
     yield from callers()
+    if len(list_interpreters()) != 1:
+        return
     for top in sys._current_frames().values():  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         yield from _outward(top)
     greenlet = module("greenlet")

@@ -233,6 +233,50 @@ def test_sub_interpreter_belongs_to_the_program(tmp_path: Path, kind: str, moved
     assert told["sub"]["application"] in (known | {None} if moved and sys.version_info < (3, 12) else known)
 
 
+BESIDE = """
+import os, sys, threading, types
+from sharedstate.probe.interpreters import run_in_interpreter
+from telling import tell
+
+for name in ("uvicorn.config", "waitress", "gunicorn.arbiter"):  # each is looked for on all stacks
+    sys.modules[name] = types.ModuleType(name)
+ready, running = os.pipe()
+release, released = os.pipe()
+os.set_blocking(release, False)
+script = f'''
+import os
+os.write({running}, b'.')
+while True:
+    try:
+        os.read({release}, 1)
+        break
+    except BlockingIOError:
+        pass
+'''
+busy = threading.Thread(target=run_in_interpreter, args=(sys.argv[1], script))
+busy.start()
+os.read(ready, 1)
+import sharedstate
+for _ in range(100):
+    assert sharedstate.detect().server.value == "python"
+tell("main")
+os.write(released, b".")
+busy.join()
+"""
+
+
+@pytest.mark.parametrize("kind", [LEGACY, ISOLATED])
+def test_looking_does_not_harm_interpreters_at_work(tmp_path: Path, kind: str) -> None:
+    """sys._current_frames() corrupts a process in which an isolated interpreter runs: it is not called there."""
+    if reason_unavailable(kind):
+        pytest.skip(reason_unavailable(kind))
+
+    told = run(tmp_path, BESIDE, "program.py", kind)["main"]
+
+    assert told["interpreters"] == "many"
+    assert told["gil"] in {{LEGACY: "shared", ISOLATED: "own"}[kind], "absent", None}
+
+
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="InterpreterPoolExecutor came with Python 3.14")
 def test_interpreter_pool_belongs_to_the_program(tmp_path: Path) -> None:
     """Workers of an InterpreterPoolExecutor have GILs of their own, and are told from the main interpreter."""
