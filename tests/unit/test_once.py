@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +26,7 @@ from sharedstate.testing.conformance.support import fork_and_run, run_together
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crew import Crew
+    from crew import Crew, Member
 
     from sharedstate.store import Store
 
@@ -327,6 +328,35 @@ def test_runners_killed_again_and_again_use_up_no_attempt(crew: Crew) -> None:
 
     assert judge_once(crew.log.read()) == []
     assert crew.log.find("returned")[0].facts[2:5] == ("done", True, 6)
+
+
+def _call_until_none_dies(crew: Crew, name: str, dice: random.Random) -> int:
+    """Have 4 at a time call `once`, each killed at some moment, until 4 have lived to its end; return the deaths."""
+    deaths = 0
+
+    def start() -> Member:
+        lives_us = dice.randrange(300, 8000) * (1 + deaths // 20)  # longer and longer, for a busy machine
+        return crew.start("forked", "run_once", name, "r", {"lives_us": lives_us, "attempts": 1})
+
+    at_work = [start() for _ in range(4)]
+    while at_work:
+        member = at_work.pop(0)
+        if member.wait():
+            deaths += 1
+            crew.log.tell("died", member.name)
+            at_work.append(start())
+    return deaths
+
+
+def test_callers_that_die_anywhere_leave_it_done_once(crew: Crew) -> None:
+    """Callers killed at random instructions, for 4 names: never two bodies at a time, each done once."""
+    dice = random.Random(1)
+
+    deaths = sum(_call_until_none_dies(crew, name, dice) for name in "abcd")
+
+    assert deaths > 4
+    assert judge_once(crew.log.read()) == []
+    assert {event.facts[0] for event in crew.log.find("returned")} == set("abcd")
 
 
 def test_a_stopped_runner_is_not_replaced(crew: Crew) -> None:

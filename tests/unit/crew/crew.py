@@ -80,6 +80,7 @@ class Log:
         """Wait until there are `count` such events, and return them."""
         deadline, backoff = Deadline(PATIENCE_S), Backoff()
         while len(found := self.find(what, actor)) < count:
+            assert not self.find("raised"), f"while {self.actor} waited for {what!r}: {self.find('raised')}"
             assert not deadline.has_passed(), f"{self.actor} waited for {count} {what!r} by {actor}: {self.read()}"
             backoff.sleep(deadline)
         return found

@@ -28,13 +28,15 @@ def run_once(store: Store, log: Log, name: str, per: str, options: dict[str, Any
 
     Options: `gate`: an event that the body waits for; `incarnation`, `wait`,
     `timeout_s`, `attempts`: those of `once`; `fail`: what the body raises;
-    `start`: an event to wait for before; `bug`: what is planted.
+    `start`: an event to wait for before; `bug`: what is planted; `lives_us`: as in `work_until_done`.
     """
     plants.plant(options.pop("bug", ""))
+    _live_for(options.pop("lives_us", 0))
     gate, fail, start = options.pop("gate", ""), options.pop("fail", ""), options.pop("start", "")
 
     def body() -> str:
         log.tell("begun", name, period)
+        plants.linger()
         if gate:
             log.wait(gate)
         if fail:
@@ -98,14 +100,10 @@ def claim_race(store: Store, log: Log, journal: str, options: dict[str, Any]) ->
 def work_until_done(store: Store, log: Log, journal: str, steps: int, options: dict[str, Any]) -> None:
     """Resume tasks again and again until none is left; each has `steps` steps with an effect each.
 
-    Option `lives_us`: the kernel ends the process after so long, wherever it is.
+    Option `lives_us`: the kernel ends the process after so long, wherever it is; 0 for never.
     """
     plants.plant(options.get("bug", ""))
-    if "lives_us" in options:
-        import signal
-
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends a process as -9 does
-        signal.setitimer(signal.ITIMER_REAL, options["lives_us"] * 1e-6)
+    _live_for(options.get("lives_us", 0))
     tasks = Tasks(store, journal, attempts=options.get("attempts", 3))
     backoff = Backoff()
     while tasks.count():
@@ -114,6 +112,15 @@ def work_until_done(store: Store, log: Log, journal: str, steps: int, options: d
             backoff.sleep()
         else:
             _work(task, log, steps)
+
+
+def _live_for(lives_us: int) -> None:
+    if not lives_us:
+        return
+    import signal
+
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends a process as -9 does
+    signal.setitimer(signal.ITIMER_REAL, lives_us * 1e-6)
 
 
 def _work(task: Task, log: Log, steps: int) -> None:
