@@ -227,6 +227,18 @@ def test_a_worker_that_is_killed_does_not_end_the_probe(application: Path) -> No
         assert any("did not answer every experiment" in warning for warning in wording.warnings(report))
 
 
+def test_workers_that_are_replaced_meanwhile_share_too(application: Path) -> None:
+    """Each worker ends after 20 requests: their successors see their marks, and tell how far their counter came."""
+    with start(MODES["gunicorn-recycled-4"], application) as server:
+        report = probe(server, pace=Pace(hold_s=0.1))
+        later = set(server.pids())
+
+    found = {finding.experiment: finding.verdict for finding in report.findings}
+    assert found["visible"] is found["count"] is found["exclude"] is Verdict.SUPPORTED, explain(report, server)
+    assert report.store.copies == 1
+    assert report.not_drawn or not pids(report) & later
+
+
 def test_a_server_that_dies_is_shown_as_it_was(application: Path, tmp_path: Path, runs: list[str]) -> None:
     """The whole server ends in the middle: what it had shown is drawn, and the end is said first."""
     with start(MODES["gunicorn-sync-4"], application) as server:

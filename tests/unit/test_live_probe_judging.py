@@ -11,7 +11,7 @@ from sharedstate.probe.findings import Verdict
 from sharedstate.probe.live import judging
 from sharedstate.probe.live.client import Answer, Where
 from sharedstate.probe.live.judging import Groups, Lap
-from sharedstate.probe.live.records import Counted, Fact, Held, Opened
+from sharedstate.probe.live.records import Counted, Fact, Held, Opened, Reading
 from sharedstate.probe.live.topology import build_house, count_at_once, find_new
 
 PLACES = ["a", "b", "c"]
@@ -86,6 +86,16 @@ def test_an_old_mark_is_not_the_new_one() -> None:
     stale = Lap(second.wrote, {**second.seen, "b": [{**second.seen["b"][0], "c": "1.c"}]})
 
     assert judging.find_groups(PLACES, [lap(1), stale]).broken == [("b", "c")]
+
+
+def test_a_copy_that_a_fork_made_is_no_link() -> None:
+    """A child that has its parent's variables as they were sees marks, and none of any lap: it is apart from it."""
+
+    def forked(number: int) -> Lap:
+        alone = lap(number, sees={"a": "a", "b": "b", "c": "c"})
+        return Lap(alone.wrote, {**alone.seen, "b": [{"b": f"{number}.b", "a": "0.a"}]})
+
+    assert judging.find_groups(PLACES, [forked(1), forked(2)]) == EACH
 
 
 def test_every_reading_counts() -> None:
@@ -206,6 +216,21 @@ def test_who_came_late_is_counted_too() -> None:
     assert judging.judge_counting(ONE, late, dict.fromkeys(PLACES, 11), 0, NAMES).verdict is Verdict.UNSUPPORTED
     elsewhere = [*GOOD_COUNT, *count(("new", (1, 2)))]
     assert judging.judge_counting(ONE, elsewhere, ENDS, 0, NAMES).verdict is Verdict.SUPPORTED
+
+
+def test_who_took_anothers_place_reads_its_counter() -> None:
+    """Workers that are replaced before the end: their successors see their marks, and so tell where they counted to."""
+    wrote = {place: f"2.{place}" for place in PLACES}
+    successor = Reading("new", {"a": "2.a", "b": "2.b"}, 8, 4)
+    stranger = Reading("other", {"a": "1.a"}, 3, 0)
+
+    joined = judging.join_late(ONE, wrote, [successor, stranger])
+
+    assert joined.of == {**ONE.of, "new": 0}
+    assert judging.judge_counting(ONE, GOOD_COUNT, {}, 0, NAMES).verdict is Verdict.NOT_AVAILABLE
+    assert judging.judge_counting(joined, GOOD_COUNT, {"new": 8}, 0, NAMES).verdict is Verdict.SUPPORTED
+    assert judging.judge_counting(joined, GOOD_COUNT, {"new": 7}, 0, NAMES).verdict is Verdict.UNSUPPORTED
+    assert judging.join_late(EACH, wrote, [Reading("new", {"b": "2.b"}, 1, 0)]).of["new"] == 1
 
 
 def test_each_group_has_a_counter() -> None:

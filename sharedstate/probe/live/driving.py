@@ -226,22 +226,24 @@ class Drive:
         Raises:
             GoneError: the server ended.
         """
-        if together:
-            found += self.round(self.mounts, self._number(self.mounts), order)
+        # At least once, even if no resident is left: who took their places may answer for them.
+        for mounts in [self.mounts] if together else [(mount,) for mount in self.mounts]:
+            found += self.round(mounts, self._number(mounts), order)
         # Among processes that were started meanwhile, the old ones get fewer of the requests.
-        is_fixed = all(map(self._is_fixed, self.mounts))
-        missing = self.residents
+        most_vain = self.pace.laps if all(map(self._is_fixed, self.mounts)) else _MOST_VAIN
+        missing = self._missing(found)
         vain = 0
-        for _ in range(_MOST_ROUNDS):
-            before, missing = missing, self.residents - {answer.where.place for answer in found}
-            vain = vain + 1 if missing == before else 0
-            if not missing or vain > (self.pace.laps if is_fixed else _MOST_VAIN):
-                break
+        while missing and vain <= most_vain:
             urls = {url for place in self._homes() if place.place in missing for url in place.urls}
             for mount in self.mounts:
                 if mount.url in urls:
                     found += self.round([mount], self._number([mount]), order)
+            before, missing = missing, self._missing(found)
+            vain = vain + 1 if missing == before else 0
         self.residents -= missing
+
+    def _missing(self, found: Sequence[Answer]) -> frozenset[str]:
+        return self.residents - {answer.where.place for answer in found}
 
     def grant_more(self) -> None:
         """Allow the time that it takes to clear up, however late it is, and whatever failed before."""

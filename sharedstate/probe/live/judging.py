@@ -15,13 +15,14 @@ from sharedstate.probe.findings import Outcome, Verdict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sharedstate.probe.live.records import Counted, Fact, Held, Opened
+    from sharedstate.probe.live.records import Counted, Fact, Held, Opened, Reading
 
 __all__ = [
     "Disagreement",
     "Groups",
     "Lap",
     "find_groups",
+    "join_late",
     "judge_copies",
     "judge_counting",
     "judge_detection",
@@ -102,6 +103,19 @@ def find_groups(places: Sequence[str], laps: Sequence[Lap]) -> Groups:
 def _always_sees(reader: str, writer: str, laps: Sequence[Lap]) -> bool:
     # Its own mark too: a place that does not see that has no working store.
     return all(seen.get(writer) == lap.wrote[writer] for lap in laps for seen in lap.seen[reader])
+
+
+def join_late(groups: Groups, wrote: Mapping[str, str], readings: Sequence[Reading]) -> Groups:
+    """Return the groups with those who came after the marks and read them: they are of the group whose marks they saw.
+
+    A worker that took the place of another can so tell how far their counter came.
+    """
+    of = dict(groups.of)
+    for reading in readings:
+        for place, number in groups.of.items():
+            if reading.place not in of and place in wrote and reading.marks.get(place) == wrote[place]:
+                of[reading.place] = number
+    return groups._replace(of=of)
 
 
 def judge_sharing(
@@ -258,14 +272,13 @@ def judge_exclusion(
         sections += len(mine)
         for clock in {record.clock for record in mine}:
             ordered = sorted((record for record in mine if record.clock == clock), key=lambda record: record.began_ns)
-            until = ordered[0]
-            for record in ordered[1:]:
-                if record.began_ns < until.ended_ns:
-                    both_ms = (min(record.ended_ns, until.ended_ns) - record.began_ns) / 1e6
-                    evidence = f"{names[until.place]} and {names[record.place]} held it at once for {both_ms:.3f} ms"
+            # In the order in which they began: if any two overlap, two neighbours do.
+            for earlier, record in pairwise(ordered):
+                if record.began_ns < earlier.ended_ns:
+                    both_ms = (min(record.ended_ns, earlier.ended_ns) - record.began_ns) / 1e6
+                    evidence = f"{names[earlier.place]} and {names[record.place]} held it at once for {both_ms:.3f} ms"
                     return Outcome(Verdict.UNSUPPORTED, evidence, {"sections": sections, "overlap_ms": both_ms})
-                turns += record.place != until.place
-                until = max(until, record, key=lambda record: record.ended_ns)
+                turns += record.place != earlier.place
             tokens = [record.token for record in ordered]
             if any(one >= other for one, other in pairwise(tokens)):
                 evidence = "a fencing token came twice, or went down"

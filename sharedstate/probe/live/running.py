@@ -137,7 +137,8 @@ def judge_all(drive: Drive, evidence: Evidence, backend: str, stopped: str) -> L
     names = everywhere.names()
     handles, problems = read_all(evidence.opened, read_opened)
     opened = {handle.place: handle for handle in handles}
-    store = judging.find_groups(everywhere.places, _laps(evidence, "store"))
+    laps = _laps(evidence, "store")
+    store = judging.find_groups(everywhere.places, laps)
     variables = judging.find_groups(everywhere.places, _laps(evidence, "variables"))
     # Who came because of us, and did not stay for the experiments, is counted and not drawn.
     late = find_new(drive.answers) - drive.found - store.of.keys() - variables.of.keys()
@@ -153,6 +154,7 @@ def judge_all(drive: Drive, evidence: Evidence, backend: str, stopped: str) -> L
     held, failed = read_all(evidence.locked, read_held)
     problems = {**failed, **problems}
     finals, _ = read_all(evidence.final, read_reading("store"))
+    counters = judging.join_late(store, laps[-1].wrote if laps else {}, finals)
     copies_outcome, copies = judging.judge_copies(variables, copied)
     facts = _facts_of(drive.answers)
     disagreements = judging.judge_detection(facts, _see(house, drive.answers, facts))
@@ -160,14 +162,14 @@ def judge_all(drive: Drive, evidence: Evidence, backend: str, stopped: str) -> L
         "open": _judge_opening(opened, problems, names),
         "visible": judging.judge_sharing(store, opened, house.distances(), names),
         "count": judging.judge_counting(
-            store,
+            counters,
             counted,
             {reading.place: reading.counter for reading in finals},
             evidence.unanswered.get("count", 0) * _TIMES,
             names,
         ),
         "exclude": judging.judge_exclusion(
-            store,
+            counters,
             held,
             {reading.place: reading.sections for reading in finals},
             evidence.unanswered.get("exclude", 0) * _TIMES,
@@ -187,7 +189,7 @@ def judge_all(drive: Drive, evidence: Evidence, backend: str, stopped: str) -> L
         problems=problems,
         store=store,
         variables=variables,
-        totals=_totals(store, finals),
+        totals=_totals(counters, finals),
         copies=copies,
         findings=tuple(
             Finding(name, question, did, *outcomes[name], evidence.durations_s.get(name, 0.0))
@@ -244,9 +246,10 @@ def _laps(evidence: Evidence, medium: str) -> list[judging.Lap]:
     return laps
 
 
-def _totals(store: Groups, finals: Sequence[Reading]) -> dict[str, int]:
-    totals = {reading.place: reading.counter for reading in finals}
-    return {place: totals[place] for place in store.of if place in totals}
+def _totals(counters: Groups, finals: Sequence[Reading]) -> dict[str, int]:
+    """Return by place how far its group's counter came, whoever of the group read that."""
+    ends = {counters.of[reading.place]: reading.counter for reading in finals if reading.place in counters.of}
+    return {place: ends[number] for place, number in counters.of.items() if number in ends}
 
 
 def _judge_opening(opened: Mapping[str, Opened], problems: Mapping[str, str], names: Mapping[str, str]) -> Outcome:
