@@ -128,8 +128,14 @@ def status() -> dict[str, Any]:
         "answered_by": os.getpid(),
         "starts": {"module": store.get("starts/module", 0), "once": store.get("starts/once", 0)},
         "unfinished": {
-            found.id: {"status": found.status, "by": found.who, "sent": found.state or 0, **found.payload}
-            for found in mailings.records()
+            task.id: {
+                "status": task.status,
+                "by": task.who,
+                "begun": task.attempt,
+                "sent": task.state or 0,
+                **task.payload,
+            }
+            for task in mailings.records()
         },
         "sent": {key.removeprefix("sent/"): result for key, result in store.items("sent/")},
         "naive": {key.removeprefix("naive/"): count for key, count in store.items("naive/")},
@@ -139,8 +145,11 @@ def status() -> dict[str, Any]:
 def page() -> str:
     """Return the same for people."""
     now = status()
-    rows = [(name, f"{found['status']}, {found['by']}", found["sent"]) for name, found in now["unfinished"].items()]
-    rows += [(name, f"sent, begun {found['begun']} times", found["letters"]) for name, found in now["sent"].items()]
+    rows = [
+        (name, f"{one['status']}, {one['by']}", f"{one['sent']} of {one['letters']}", one["begun"])
+        for name, one in now["unfinished"].items()
+    ]
+    rows += [(name, "sent", one["letters"], one["begun"]) for name, one in now["sent"].items()]
     cells = [(*row, now["naive"].get(row[0], 0)) for row in rows]
     table = "".join(f"<tr>{''.join(f'<td>{html.escape(str(cell))}' for cell in row)}" for row in cells)
     return f"""<!doctype html>
@@ -148,5 +157,7 @@ def page() -> str:
 <p>{now["server"]}, answered by process {now["answered_by"]}; the state is in {html.escape(now["store"])}
 <p>The server imported this application <b>{now["starts"]["module"]}</b> times.
 <code>once(per="server")</code> ran <b>{now["starts"]["once"]}</b> times.
-<table border><tr><th>mailing<th>status<th>letters<th>sent by a resume at the module's level{table}</table>
+<table border>
+<tr><th>mailing<th>status<th>letters<th>begun<th>would have been begun by a resume at the module's level{table}
+</table>
 """

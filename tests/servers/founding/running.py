@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).resolve().parents[3]
 _AUDIT = _ROOT / "tests" / "servers" / "applications" / "founding" / "audit.py"
+TASKS = 12
 LETTERS = 5  # of 0.05 s each
 _CLIENTS = 4  # that ask all the time; most also of processes that nobody has asked yet
 _DONE_S = 60
@@ -48,39 +49,39 @@ def prepare() -> None:
             published(environment.base)
 
 
-def run(name: str, disturbance: str, *, tasks: int = 12, rounds: int = 1, naive: bool = False) -> Cell:
+def run(name: str, disturbance: str, *, rounds: int = 1, naive: bool = False) -> Cell:
     """Give the service tasks, disturb it while it is at them, and return the verdict when all are done.
 
     Args:
         name: of the mode.
         disturbance: a key of `DISTURBANCES`, which has an answer to that mode's server.
-        tasks: how many are accepted in each round.
         rounds: how often; each gives it new tasks, and disturbs it again.
         naive: let the service do all that it should not.
     """
     mode = MODES[name]
     how = DISTURBANCES[disturbance][mode.server]
     setting = {"naive": ""} if naive else {}
+    asked: dict[str, int] = {}
+    disturbed = batches = 0
     with _application() as application, start(mode, application, *how.extra, setting=setting) as server:
-        asked: dict[str, int] = {}
-        url = ""
         try:
-            for number in range(min(rounds, how.rounds)):
-                batch = {f"{number}-{task}": how.letters for task in range(tasks)}
+            while disturbed < min(rounds, how.rounds):
+                if batches > rounds + 4:
+                    raise RequestError(f"the tasks are done before they can be disturbed\n{server.log()}")
+                batch = {f"{batches}-{task}": how.letters for task in range(TASKS)}
+                batches += 1
                 asked |= batch
                 with _load(server):
                     with _post(server, batch):
-                        url = url or str(_ask_until_answered(server)["store"])
-                        how.disturb(server)
-                    starts = 1 + (number + 1) * how.starts
-                    _wait_until_done(server, url, asked, starts)
+                        disturbed += how.disturb(server)
+                    _wait_until_done(server, asked, 1 + disturbed * how.starts)
             server.end()
-            evidence = _gather(server, url, asked, starts)
+            evidence = _gather(server, asked, 1 + disturbed * how.starts)
             return Cell(name, disturbance, evidence, judge(evidence), server.log())
         finally:
             server.end()
-            if url:
-                sharedstate.remove(url)
+            with contextlib.suppress(FileNotFoundError):
+                sharedstate.remove(_store(server))
 
 
 @contextlib.contextmanager
@@ -152,17 +153,9 @@ def _load(server: Server) -> Iterator[None]:
             thread.join()
 
 
-def _ask_until_answered(server: Server) -> dict:
-    found: list[dict] = []
-
-    def answers() -> bool:
-        with contextlib.suppress(RequestError):
-            found.append(server.ask(f"{server.mode.mounts[0]}/status"))
-        return bool(found)
-
-    if not wait_for(answers, 10):
-        raise RequestError(f"no status\n{server.log()}")
-    return found[0]
+def _store(server: Server) -> str:
+    """Return the URL of the service's store, as it wrote that down."""
+    return (server.place.state / "store").read_text()
 
 
 # --- Disturbances ---------------------------------------------------------------
@@ -171,7 +164,7 @@ def _ask_until_answered(server: Server) -> dict:
 class How(NamedTuple):
     """How one server is disturbed."""
 
-    disturb: Callable[[Server], object]
+    disturb: Callable[[Server], bool]  # False: all tasks were done before that
     starts: int  # of the server that follow from it
     extra: tuple[str, ...] = ()  # configuration that it takes
     letters: int = LETTERS  # in each task: more, where the server takes its time to begin
@@ -193,25 +186,28 @@ def _latest(server: Server) -> list[Event]:
     return [event for task, event in found.items() if rounds[task] == max(rounds.values())]
 
 
-def _amidst(disturb: Callable[[Server, int], object]) -> Callable[[Server], object]:
+def _amidst(disturb: Callable[[Server, int], object]) -> Callable[[Server], bool]:
     """Disturb when some tasks are begun, and one of them is half done; hand on the process that is at it."""
 
-    def when_busy(server: Server) -> None:
+    def when_busy(server: Server) -> bool:
         owners: list[int] = []
 
-        def is_busy() -> bool:
+        def is_busy_or_done() -> bool:
             latest = _latest(server)
             owners[:] = [event.pid for event in latest if event.step and find_process(event.pid)]
-            return bool(owners) and len(latest) >= 3
+            ended = [event for event in latest if event.kind == "end"]
+            return (bool(owners) and len(latest) >= 3) or len(ended) == TASKS
 
-        if not wait_for(is_busy, 20, poll_s=0.002):
+        if not wait_for(is_busy_or_done, 30, poll_s=0.002):
             raise RequestError(f"nobody begins a task\n{server.log()}")
-        disturb(server, owners[-1])
+        if owners:
+            disturb(server, owners[-1])
+        return bool(owners)
 
     return when_busy
 
 
-def _by(how: Disturbance) -> Callable[[Server], object]:
+def _by(how: Disturbance) -> Callable[[Server], bool]:
     return _amidst(lambda server, owner: server.disturb(how, owner))
 
 
@@ -246,7 +242,7 @@ def _for_all(how: How, *servers: str) -> dict[str, How]:
 
 
 DISTURBANCES: dict[str, dict[str, How]] = {
-    "none": _for_all(How(lambda _: None, 0)),
+    "none": _for_all(How(lambda _: True, 0)),
     "touch": {
         "mod_wsgi": How(_by(Disturbance.TOUCH), 0),
         "gunicorn": How(_touch, 0, ("--reload", "--reload-engine", "poll"), 20),
@@ -267,9 +263,9 @@ DISTURBANCES: dict[str, dict[str, How]] = {
 # --- The end --------------------------------------------------------------------
 
 
-def _wait_until_done(server: Server, url: str, asked: dict[str, int], starts: int) -> None:
+def _wait_until_done(server: Server, asked: dict[str, int], starts: int) -> None:
     """Wait until the store has no unfinished task, and each start was seen; what does not happen is for the judge."""
-    with sharedstate.open(url) as store:
+    with sharedstate.open(_store(server)) as store:
         wait_for(
             lambda: (
                 sharedstate.Tasks(store, "mailings").count() == 0
@@ -280,9 +276,9 @@ def _wait_until_done(server: Server, url: str, asked: dict[str, int], starts: in
         )
 
 
-def _gather(server: Server, url: str, asked: dict[str, int], starts: int) -> Evidence:
+def _gather(server: Server, asked: dict[str, int], starts: int) -> Evidence:
     """Return what the dead server left; and check the store that it left."""
-    with sharedstate.open(url) as store:
+    with sharedstate.open(_store(server)) as store:
         store.check()
         return Evidence(
             events=_events(server),
