@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -217,15 +218,19 @@ def test_end_of_the_tests_is_the_end_of_their_servers(name: str, number: signal.
         f"import sys, threading; sys.path[:0] = [{str(APPLICATIONS.parent)!r}]\n"
         "from pathlib import Path\n"
         "from harness import MODES, start\n"
+        "from harness.installed import session_directory\n"
         f"with start(MODES[{name!r}], Path({str(REPORT)!r})) as server:\n"
-        "    print(server.master, *server.pids(), flush=True)\n"
+        "    print(session_directory(), server.directory, server.master, *server.pids(), flush=True)\n"
         "    threading.Event().wait(60)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert child.stdout is not None
     with child, child.stdout:
-        master, *pids = map(int, child.stdout.readline().split())
+        *directories, numbers = child.stdout.readline().decode().split(maxsplit=2)
+        master, *pids = map(int, numbers.split())
         assert {process.pid for process in in_sessions([master])} >= set(pids)
         os.kill(child.pid, number)
 
         assert wait_for(lambda: not in_sessions([master]), 15)
+    for directory in directories:  # which only an orderly end removes
+        shutil.rmtree(directory, ignore_errors=True)
