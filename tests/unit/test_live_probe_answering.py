@@ -194,7 +194,10 @@ HOSTILE: dict[str, Any] = {
     "a run with a dash too many": {"do": "open", "run": GOOD_RUN[:12] + "-" + GOOD_RUN[13:]},
     "a run that is a number": {"do": "open", "run": 25},
     "a run of long ago": {"do": "open", "run": draw_run(age_s=MOST_SKEW_S + 60)},
-    "a run of the future": {"do": "open", "run": draw_run(age_s=-MOST_SKEW_S - 60)},
+    "a run of the future": {
+        "do": "open",
+        "run": draw_run(age_s=-MOST_SKEW_S - 86_400),
+    },  # as seen at the end of a long run of tests
     "to hold for ever": {"do": "look", "hold_s": 3600},
     "to hold backwards": {"do": "look", "hold_s": -1},
     "to hold for nan": b'{"do": "look", "hold_s": NaN}',
