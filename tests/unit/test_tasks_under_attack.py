@@ -172,11 +172,12 @@ _STEPS = 120
 
 
 def _work_under_kill(crew: Crew, bug: str = "", *, seed: int = 1) -> list[str]:
-    """Have 4 processes at a time do 6 tasks of 120 steps, each killed somewhere; return the faults."""
-    ids, dice = [f"t{number}" for number in range(6)], random.Random(seed)
+    """Have 4 processes at a time do 6 tasks of 120 steps, each killed somewhere; return the faults.
+
+    Where too few died before all was done, 6 more are done in the same way.
+    """
+    ids, dice = list[str](), random.Random(seed)
     with sharedstate.open(crew.url) as store:
-        for task_id in ids:
-            Tasks(store, "j").add(task_id)
 
         def start() -> Member:
             # Longer and longer, so that a machine that is busy gets there too.
@@ -184,13 +185,17 @@ def _work_under_kill(crew: Crew, bug: str = "", *, seed: int = 1) -> list[str]:
             return crew.start("forked", "work_until_done", "j", _STEPS, {"bug": bug, "lives_us": lives_us})
 
         deaths = 0
-        at_work = [start() for _ in range(4)]
-        while at_work:
-            member = at_work.pop(0)
-            if member.wait():
-                crew.log.tell("died", member.name)
-                deaths += 1
-                at_work.append(start())
+        while deaths < 4 and len(ids) < 300:
+            for task_id in (more := [f"t{len(ids) + number}" for number in range(6)]):
+                Tasks(store, "j").add(task_id)
+            ids += more
+            at_work = [start() for _ in range(4)]
+            while at_work:
+                member = at_work.pop(0)
+                if member.wait():
+                    crew.log.tell("died", member.name)
+                    deaths += 1
+                    at_work.append(start())
         assert deaths > 3, "too few died at work"
         # One may die after its task finished and before it could tell so: the effects say that it did.
         told = [fault for fault in judge_tasks(crew.log.read(), ids) if " finished 0 times" not in fault]
