@@ -128,6 +128,10 @@ def when_stopping(fn: Callable[[], object]) -> None:
     that ends its processes without running atexit (uvicorn, waitress); in a
     process that was busy when it was told to end (Apache's prefork, uWSGI); in
     uWSGI's interpreters of further mounts.
+
+    Have `fn` tell your threads to end, and join them: mod_wsgi 6 destroys an
+    interpreter without waiting for them, and one that goes on, were it only to
+    end a moment later, crashes the process.
     """
     _stopping.append(_Request(fn))
     _hook_end()
