@@ -45,11 +45,19 @@ def count_naively() -> None:
 
 
 def serve() -> None:
-    """Go to work in an interpreter that answers requests."""
-    sharedstate.once(store, "start up", start_up, per="server")
-    sharedstate.when_stopping(arrived.set)
+    """Have a thread work in this interpreter, which answers requests, until it is told to end."""
     if worker.ident is None:  # else mod_wsgi has run a touched script again, in the same interpreter
         worker.start()
+        sharedstate.when_stopping(stop)
+
+
+def work() -> None:
+    """Send what nobody is at."""
+    sharedstate.once(store, "start up", start_up, per="server")
+    while not sharedstate.is_stopping():
+        mailings.resume(send)
+        arrived.wait(LOOK_S)
+        arrived.clear()
 
 
 def start_up() -> None:
@@ -57,15 +65,13 @@ def start_up() -> None:
     store.increment("starts/once")
 
 
-def work() -> None:
-    """Send what nobody is at, until this interpreter is to end."""
-    while not sharedstate.is_stopping():
-        mailings.resume(send)
-        arrived.wait(LOOK_S)
-        arrived.clear()
+def stop() -> None:
+    """Wait until the thread is at a checkpoint, and has ended: mod_wsgi 6 would crash if it went on."""
+    arrived.set()
+    worker.join()
 
 
-# Not a daemon, which an interpreter with its own GIL would refuse; it ends by itself.
+# Not a daemon, which an interpreter with its own GIL would refuse.
 worker = threading.Thread(target=work)
 
 

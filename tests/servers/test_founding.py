@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 REPORT = os.environ.get("SHAREDSTATE_FOUNDING_RUN")
 AT_ONCE = 3  # servers; mostly they wait for their processes to end, or to start
+OWN_GIL = [name for name in MODES if name.startswith("mod_wsgi6") and "own-gil" in name]  # of the newest Python
 SHORT = (
     "prefork",
     "event",  # Debian's mod_wsgi 4.9.4: its processes hang when they are to end
     "daemon-5x1",
     "daemon-threads25",
-    "mod_wsgi6-3.13-own-gil-embedded",
+    *OWN_GIL[:1],
     "gunicorn-sync-4",
     "uwsgi-4",
 )
@@ -39,7 +40,7 @@ LONG = (
     "worker",
     "daemon-2x25",
     "daemon-global",
-    "mod_wsgi6-3.13-own-gil-daemon-2x25",
+    *OWN_GIL[1:2],
     "gunicorn-preload-4",
     "gunicorn-gthread-2x8",
     "uwsgi-mounts-2",
@@ -48,7 +49,6 @@ LONG = (
 CELLS = [
     (name, how)
     for name in (LONG if REPORT else SHORT)
-    if name in MODES
     for how, by_server in DISTURBANCES.items()
     if MODES[name].server in by_server
 ]
@@ -223,6 +223,13 @@ def test_judge_finds_a_task_that_nobody_asked_for() -> None:
 def test_judge_finds_once_run_too_often_or_too_seldom(events: list[Event], starts: int) -> None:
     """By the number of starts, and by which start each run says it was in."""
     assert any(complaint.startswith("once ran") for complaint in judged(*WHOLE, *events, starts=starts))
+
+
+def test_judge_finds_a_crash() -> None:
+    """Also where all tasks are finished all the same, by others."""
+    evidence = Evidence([ONCE, *WHOLE], {"a": 5}, {"a": 5}, 1, crashes=["child pid 7 exit signal Segmentation fault"])
+
+    assert judge(evidence).complaints == ["crash: child pid 7 exit signal Segmentation fault"]
 
 
 def test_judge_finds_a_naive_service_out() -> None:

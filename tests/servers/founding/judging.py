@@ -14,7 +14,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 class Event(NamedTuple):
@@ -39,6 +39,7 @@ class Evidence(NamedTuple):
     tasks: Mapping[str, int]  # that were accepted, and how many steps each has
     finished: Mapping[str, int]  # by the store: the tasks that are done, and how many steps each had
     starts: int  # of the server
+    crashes: Sequence[str] = ()  # what the server logged of them
     naive_starts: int = 0  # how often the application's module was executed
     naive_runs: Mapping[str, int] = {}  # how often a resume at the module's level would have run each task
 
@@ -87,6 +88,7 @@ def judge(evidence: Evidence) -> Verdict:
     starts = [event.incarnation for event in evidence.events if event.kind == "once"]
     if len(starts) != evidence.starts or len(set(starts)) != len(starts):
         complaints.append(f"once ran {len(starts)} times in {evidence.starts} starts of the server: {starts}")
+    complaints += [f"crash: {line}" for line in evidence.crashes]
     return Verdict(finished, twice, overlapping, continued, len(starts), complaints)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import shutil
 import signal
 import tempfile
@@ -20,7 +21,7 @@ from harness.processes import find_process, send
 from .judging import Event, Evidence, Verdict, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
 
 _ROOT = Path(__file__).resolve().parents[3]
 _AUDIT = _ROOT / "tests" / "servers" / "applications" / "founding" / "audit.py"
@@ -68,12 +69,12 @@ def run(name: str, disturbance: str, *, rounds: int = 1, naive: bool = False) ->
             while disturbed < min(rounds, how.rounds):
                 if batches > rounds + 4:
                     raise RequestError(f"the tasks are done before they can be disturbed\n{server.log()}")
-                batch = {f"{batches}-{task}": how.letters for task in range(TASKS)}
                 batches += 1
+                batch = {f"{batches}-{task}": how.letters for task in range(TASKS)}
                 asked |= batch
                 with _load(server):
                     with _post(server, batch):
-                        disturbed += how.disturb(server)
+                        disturbed += how.disturb(server, batch)
                     _wait_until_done(server, asked, 1 + disturbed * how.starts)
             server.end()
             evidence = _gather(server, asked, 1 + disturbed * how.starts)
@@ -164,7 +165,7 @@ def _store(server: Server) -> str:
 class How(NamedTuple):
     """How one server is disturbed."""
 
-    disturb: Callable[[Server], bool]  # False: all tasks were done before that
+    disturb: Callable[[Server, Container[str]], bool]  # while it is at these tasks; False: they were done before that
     starts: int  # of the server that follow from it
     extra: tuple[str, ...] = ()  # configuration that it takes
     letters: int = LETTERS  # in each task: more, where the server takes its time to begin
@@ -179,24 +180,17 @@ def _events(server: Server) -> list[Event]:
     return [Event(**json.loads(line)) for line in lines]
 
 
-def _latest(server: Server) -> list[Event]:
-    """Return the latest event of each task of the latest round."""
-    found = {event.task: event for event in _events(server) if event.task}
-    rounds = {task: int(task.partition("-")[0]) for task in found}
-    return [event for task, event in found.items() if rounds[task] == max(rounds.values())]
-
-
-def _amidst(disturb: Callable[[Server, int], object]) -> Callable[[Server], bool]:
+def _amidst(disturb: Callable[[Server, int], object]) -> Callable[[Server, Container[str]], bool]:
     """Disturb when some tasks are begun, and one of them is half done; hand on the process that is at it."""
 
-    def when_busy(server: Server) -> bool:
+    def when_busy(server: Server, batch: Container[str]) -> bool:
         owners: list[int] = []
 
         def is_busy_or_done() -> bool:
-            latest = _latest(server)
-            owners[:] = [event.pid for event in latest if event.step and find_process(event.pid)]
-            ended = [event for event in latest if event.kind == "end"]
-            return (bool(owners) and len(latest) >= 3) or len(ended) == TASKS
+            latest = {event.task: event for event in _events(server) if event.task in batch}
+            owners[:] = [event.pid for event in latest.values() if event.step and find_process(event.pid)]
+            is_busy = bool(owners) and len(latest) >= 3 and _is_up(server, latest.values())
+            return is_busy or [event.kind for event in latest.values()] == ["end"] * TASKS
 
         if not wait_for(is_busy_or_done, 30, poll_s=0.002):
             raise RequestError(f"nobody begins a task\n{server.log()}")
@@ -207,7 +201,13 @@ def _amidst(disturb: Callable[[Server, int], object]) -> Callable[[Server], bool
     return when_busy
 
 
-def _by(how: Disturbance) -> Callable[[Server], bool]:
+def _is_up(server: Server, events: Iterable[Event]) -> bool:
+    """Say whether all workers work that were forked from a master: uWSGI loses a signal to one that just begins."""
+    truth = server.mode.truth
+    return not truth.in_master or len({event.pid for event in events}) >= truth.processes[0]
+
+
+def _by(how: Disturbance) -> Callable[[Server, Container[str]], bool]:
     return _amidst(lambda server, owner: server.disturb(how, owner))
 
 
@@ -242,7 +242,7 @@ def _for_all(how: How, *servers: str) -> dict[str, How]:
 
 
 DISTURBANCES: dict[str, dict[str, How]] = {
-    "none": _for_all(How(lambda _: True, 0)),
+    "none": _for_all(How(lambda _server, _batch: True, 0)),
     "touch": {
         "mod_wsgi": How(_by(Disturbance.TOUCH), 0),
         "gunicorn": How(_touch, 0, ("--reload", "--reload-engine", "poll"), 20),
@@ -261,6 +261,19 @@ DISTURBANCES: dict[str, dict[str, How]] = {
 
 
 # --- The end --------------------------------------------------------------------
+
+_CRASH = re.compile(
+    r"exit signal (Segmentation|Bus|Illegal)"
+    r"|Fatal Python error: (?!PyInterpreterState_Delete: remaining subinterpreters)"
+    r"|DAMN ! worker .* died, killed by signal (?!9 )"
+)
+"""A process that crashed.  Not one that Debian's mod_wsgi 4.9.4 aborts in Apache's prefork, whatever the application
+does: a restart ends it in the midst of what it is at."""
+
+
+def _log_lines(server: Server) -> Iterator[str]:
+    for path in server.directory.glob("*.log"):
+        yield from path.read_text(errors="replace").splitlines()
 
 
 def _wait_until_done(server: Server, asked: dict[str, int], starts: int) -> None:
@@ -285,6 +298,7 @@ def _gather(server: Server, asked: dict[str, int], starts: int) -> Evidence:
             tasks=asked,
             finished={key.removeprefix("sent/"): result["letters"] for key, result in store.items("sent/")},
             starts=starts,
+            crashes=[line for line in _log_lines(server) if _CRASH.search(line)],
             naive_starts=len(server.executions()),
             naive_runs={task: store.get(f"naive/{task}", 0) for task in asked},
         )
