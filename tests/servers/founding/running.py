@@ -174,10 +174,11 @@ class How(NamedTuple):
 
 def _events(server: Server) -> list[Event]:
     try:
-        lines = (server.place.state / "events").read_text().splitlines()
+        text = (server.place.state / "events").read_text()
     except FileNotFoundError:
         return []
-    return [Event(**json.loads(line)) for line in lines]
+    complete, _, _ = text.rpartition("\n")  # a reader may see the half of a write that crosses a page
+    return [Event(**json.loads(line)) for line in complete.splitlines()]
 
 
 def _amidst(disturb: Callable[[Server, int], object]) -> Callable[[Server, Container[str]], bool]:
