@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import MODES, Interpreter, load, start, topology, wait_for
+from harness import MODES, Interpreter, RequestError, load, start, topology, wait_for
 
 if TYPE_CHECKING:
     from harness import Mode, Server
@@ -226,8 +226,14 @@ def test_each_child_of_the_reloader_is_a_start() -> None:
     with start(MODES["werkzeug-reloader"], APPLICATION) as server:
         before = load(server, requests=4)[0]
 
+        def is_replaced() -> bool:
+            try:
+                return server.ask("/report")["pid"] != before["pid"]
+            except RequestError:  # it ended while it was asked
+                return False
+
         server.touch()
-        assert wait_for(lambda: server.ask("/report")["pid"] != before["pid"], 20)
+        assert wait_for(is_replaced, 20)
 
         assert start_of(server) != before["now"]["agreed"]
 
