@@ -26,6 +26,12 @@ a time, and go on at its checkpoint; `once(per="server")` must run once in each 
 
 {facts}
 
+- **mode**: `prefork`, `event` and `worker` are Apache's own children, `daemon-*` processes beside them, with Debian's
+  mod_wsgi, whose threaded processes hang when they are to end; `own-gil` are interpreters with a GIL of their own;
+- **disturbance**: in each of three rounds, with tasks half done. `touch`: the application's files become newer
+  (gunicorn with `--reload`, uWSGI with `--touch-reload`). `graceful`: SIGUSR1 to Apache, SIGHUP to the others.
+  `restart`: SIGHUP to Apache; to gunicorn SIGUSR2, and the end of its first master, in one round. `kill -9 worker`: one
+  that is at a task. `kill -9 master`: its orphans work on for a moment, then they are killed, and it is started again;
 - **finished**: tasks that the store has the result of, of those that were accepted;
 - **completed twice**, **overlapping**: tasks that two owners finished, or worked on at the same time;
 - **continued**: tasks that their owner did not finish, because it was killed or told to stop, so that another one did;
@@ -76,10 +82,9 @@ def _row(cell: Cell) -> tuple[object, ...]:
 
 def _facts(cells: Sequence[Cell]) -> str:
     tasks = sum(len(cell.evidence.tasks) for cell in cells)
-    programs = {
-        "Apache": _ask("/usr/sbin/apache2", "-v").partition("Apache/")[2].partition(" ")[0],
-        "mod_wsgi": "Debian's, and 6",
-    }
+    apache = _ask("/usr/sbin/apache2", "-v").partition("Apache/")[2].partition(" ")[0]
+    mod_wsgi = _ask("dpkg-query", "-W", "-f", "${Version}", "libapache2-mod-wsgi-py3")
+    programs = {f"Apache {apache}": f"mod_wsgi {mod_wsgi}"}
     for version, environment in environments().items():
         listed = _ask(environment.command("python"), "-m", "pip", "list", "--format=freeze")
         wanted = [line for line in listed.splitlines() if line.lower().startswith(("gunicorn=", "uwsgi=", "mod_wsgi="))]
@@ -87,7 +92,7 @@ def _facts(cells: Sequence[Cell]) -> str:
     software = "; ".join(f"{name}: {what}" for name, what in programs.items())
     now = dt.datetime.now(tz=dt.UTC)
     return (
-        f"{now:%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}. {software}. "
+        f"{now:%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}. {software}.\n"
         f"{len(cells)} lines, {tasks} tasks, {sum(cell.verdict.continued for cell in cells)} of them continued."
     )
 
