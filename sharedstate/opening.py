@@ -114,11 +114,15 @@ def _refuse_or_tell(
     backend: Backend, scope: Scope | None, durability: Durability | None, allow_narrow: bool
 ) -> list[str]:
     """Return in what the store falls short of what is needed; raise `ScopeError` unless that is allowed."""
-    needs = _needs_beside(backend, scope, durability)
-    shortfall = needs.falls_short(backend.capabilities)
+    given = backend.capabilities
+    # Enough for any deployment on one host, and no one can see from one host that there are others.
+    serves_host = given.scope >= Scope.HOST and given.durability >= Durability.BOOT
+    if serves_host and given.scope >= (scope or 0) and given.durability >= (durability or 0):
+        return []  # the usual case, which loads nothing to come to it
+    needs = _needs_beside(serves_host, backend, scope, durability)
+    shortfall = needs.falls_short(given)
     if not shortfall or allow_narrow:
         return shortfall
-    given = backend.capabilities
     raise ScopeError(
         url=backend.url,
         needed=f"scope {needs.scope.name} and durability {needs.durability.name} ({'; '.join(needs.reasons)})",
@@ -127,17 +131,15 @@ def _refuse_or_tell(
     )
 
 
-def _needs_beside(backend: Backend, scope: Scope | None, durability: Durability | None) -> Needs:
+def _needs_beside(serves_host: bool, backend: Backend, scope: Scope | None, durability: Durability | None) -> Needs:
     from sharedstate.choice import Needs
+    from sharedstate.deployment.detection import detect
     from sharedstate.selection import needs_of
 
+    if not serves_host:
+        return needs_of(detect(), scope, durability)
     given = backend.capabilities
-    if given.scope >= Scope.HOST and given.durability >= Durability.BOOT:
-        # Enough for any deployment on one host, and no one can see from one host that there are others.
-        return Needs(scope or given.scope, durability or given.durability, ("the caller asked for it",))
-    from sharedstate.deployment.detection import detect
-
-    return needs_of(detect(), scope, durability)
+    return Needs(scope or given.scope, durability or given.durability, ("the caller asked for it",))
 
 
 def _suggest(url: str, needs: Needs) -> str:

@@ -97,6 +97,7 @@ print(listed())
 def test_a_store_that_suffices_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """shm:, file: and sqlite: serve every deployment of one host: opening one by URL looks at no deployment."""
     url = f"shm://asks-nobody-{uuid4().hex}?size=8MiB"
+    sharedstate.open(url).close()  # what a handle says of itself is found out before
 
     def fail(environ: object = None) -> None:
         raise AssertionError(environ)
