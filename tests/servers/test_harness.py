@@ -223,6 +223,8 @@ def test_end_of_the_tests_is_the_end_of_their_servers(name: str, number: signal.
         "    print(session_directory(), server.directory, server.master, *server.pids(), flush=True)\n"
         "    threading.Event().wait(60)\n"
     )
+    # Whoever runs the tests in a shell's background has SIGINT ignored, and so would this child.
+    script = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n" + script
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert child.stdout is not None
     with child, child.stdout:
