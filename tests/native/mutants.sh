@@ -64,7 +64,7 @@ mutant repair_without_replay lock.c \
 
 # A block is written to while it still heads its free list: two instructions wide.
 mutant fill_before_take heap.c \
-    's/^        ss_store\(&st->free\[class\], (ss_load\(&ss_block_at\(h->r, head\)->hash\))\);/        uint64_t link = \1;\n        ss_store(\&ss_block_at(h->r, head)->hash, 3);\n        ss_crash_fence();\n        ss_store(\&st->free[class], link);/' \
+    's/^        ss_store\(&pool->free\[class\], (ss_load\(&ss_block_at\(h->r, head\)->hash\))\);/        uint64_t link = \1;\n        ss_store(\&ss_block_at(h->r, head)->hash, 3);\n        ss_crash_fence();\n        ss_store(\&pool->free[class], link);/' \
     steps operation "ONLY=freed_block STRIDE=1"
 
 # A reader asks where the heap ends before it has the slot.
@@ -86,6 +86,21 @@ mutant commit_without_odd_versions txn.c \
 mutant commit_point_too_late txn.c \
     '/^static void apply/,/^}/{/SS_TXN_COMMITTED/d;s/^    store_slots\(c\);.*/&\n    ss_store_release(\&c->r->header->txn_state, SS_TXN_COMMITTED);/}' \
     steps operation "ONLY=commit_of_four STRIDE=1"
+
+# X1: only the first 64 stripes are in the record's set, so the others are not settled before the next record.
+mutant record_of_64_stripes txn.c \
+    '/^static void write_record/,/^}/{s/w < SS_STRIPE_WORDS/w < 1/}' \
+    steps repair
+
+# A table grows into an area that overlaps its own.
+mutant growth_over_itself table.c \
+    's/log2 > word >> 1 \? 1 : (~word & 1)/\1/' \
+    steps operation ONLY=further_growth
+
+# H3: the blocks of a span are given out again from where the first one was.
+mutant span_without_end heap.c \
+    's/^    return next != base \+ first \? next : 0;/    return next;/' \
+    table full_region
 
 # H1: the pages behind a head are not marked as taken.
 mutant pages_without_rest heap.c \

@@ -49,6 +49,12 @@ static struct ss_region *filled_region(uint64_t seed, uint32_t flags)
 
 enum target { TABLES_AND_HEAP, PAGE_WORDS, STRIPES, REDO_AND_ODD, ANYWHERE, TARGETS };
 
+static ss_word *table_of(const struct ss_region *r, uint32_t stripe)
+{
+    uint64_t word = ss_load(&r->stripes[stripe].table);
+    return ss_table_area(r, stripe, word >> 1, word & 1);
+}
+
 static void damage(struct ss_region *r, enum target target, uint64_t *seed)
 {
     uint64_t committed = ss_load(&r->header->heap_committed);
@@ -58,16 +64,18 @@ static void damage(struct ss_region *r, enum target target, uint64_t *seed)
         switch (target) {
         case TABLES_AND_HEAP:
             offset = draw % 2 ? r->at.heap + draw % committed
-                              : (uint64_t)((unsigned char *)ss_table_area(r, draw % 4, 0) - r->base) + (draw >> 8) % 4096;
+                              : (uint64_t)((unsigned char *)table_of(r, draw % 4) - r->base) + (draw >> 8) % 1024;
             break;
         case PAGE_WORDS:
             offset = r->at.pages + draw % ((committed >> SS_PAGE_SHIFT) * 8);
             break;
-        case STRIPES: /* all of a stripe but its mutex */
-            offset = (uint64_t)((unsigned char *)&r->stripes[draw % 4] - r->base) + 64 + (draw >> 8) % (sizeof(struct ss_stripe) - 64);
+        case STRIPES: /* all of a stripe but its mutex, or its pool */
+            offset = bits >> 60 ? (uint64_t)((unsigned char *)&r->pools[draw % 4] - r->base) + (draw >> 8) % sizeof(struct ss_pool)
+                                : (uint64_t)((unsigned char *)&r->stripes[draw % 4].version - r->base) +
+                                      (draw >> 8) % (sizeof(struct ss_stripe) - offsetof(struct ss_stripe, version));
             break;
         case REDO_AND_ODD:
-            offset = draw % 2 ? r->at.redo + draw % 512 : (uint64_t)((unsigned char *)&r->header->txn_state - r->base) + draw % 24;
+            offset = draw % 2 ? r->at.redo + draw % 512 : (uint64_t)((unsigned char *)&r->header->txn_state - r->base) + draw % 80;
             ss_store(&r->stripes[draw % 4].version, 1);
             ss_store(&r->stripes[draw % 4].redo_kind, draw % 3);
             ss_store(&r->stripes[draw % 4].redo_block, bits % r->at.total);
@@ -191,7 +199,7 @@ static void check_names_the_damage(void)
     struct ss_report report;
 
     for (uint64_t i = 0;; i++) {
-        uint64_t slot = ss_load(&ss_table_area(r, 0, 0)[i]);
+        uint64_t slot = ss_load(&table_of(r, 0)[i]);
         if (!ss_slot_is_entry(slot))
             continue;
         ss_word *word = ss_block_at(r, ss_slot_block(slot))->key;

@@ -11,6 +11,9 @@
  * square of that.  Real kills, through the kernel, are done at a few points of
  * each operation here, and at random ones in test_processes.
  *
+ * Longer than most, since stepper, scenarios and nested kills share the region
+ * and what is remembered of it.
+ *
  * By default a long operation is judged only every few instructions, so that
  * all takes about half a minute; STRIDE=1 judges after every one.
  */
@@ -50,14 +53,22 @@ static void copy_range(unsigned char *to, uint64_t offset, uint64_t length)
     memcpy(to + offset, r->base + offset, length);
 }
 
+/* Both areas of the stripe's tables outside the nursery: where, and how many bytes. */
+static uint64_t tables_of(const struct ss_header *header, uint32_t s, uint64_t *length)
+{
+    unsigned log2 = atomic_load(&header->table_log2[s]);
+    *length = log2 == SS_TABLE_LOG2_MIN ? 0 : 2 * sizeof(ss_word) << log2;
+    return (uint64_t)((unsigned char *)ss_table_area(r, s, log2, 0) - r->base);
+}
+
 /* All committed bytes of r, to the same offsets at `to`. */
 static void copy_region(unsigned char *to)
 {
     copy_range(to, 0, r->at.pages + r->at.heap_pages * sizeof(ss_word));
-    for (uint32_t s = 0; s < r->at.nstripes; s++)
-        for (unsigned area = 0; area < 2; area++)
-            copy_range(to, (uint64_t)((unsigned char *)ss_table_area(r, s, area) - r->base),
-                       sizeof(ss_word) << atomic_load(&r->header->table_log2[s]));
+    for (uint32_t s = 0; s < r->at.nstripes; s++) {
+        uint64_t length, offset = tables_of(r->header, s, &length);
+        copy_range(to, offset, length);
+    }
     copy_range(to, r->at.heap, ss_load(&r->header->heap_committed));
 }
 
@@ -74,11 +85,10 @@ static void restore(void)
     struct ss_header *header = (struct ss_header *)saved;
     /* The same ranges as were saved: what was committed since is free pages again. */
     memcpy(r->base, saved, r->at.pages + r->at.heap_pages * sizeof(ss_word));
-    for (uint32_t s = 0; s < r->at.nstripes; s++)
-        for (unsigned area = 0; area < 2; area++) {
-            uint64_t offset = (uint64_t)((unsigned char *)ss_table_area(r, s, area) - r->base);
-            memcpy(r->base + offset, saved + offset, sizeof(ss_word) << atomic_load(&header->table_log2[s]));
-        }
+    for (uint32_t s = 0; s < r->at.nstripes; s++) {
+        uint64_t length, offset = tables_of(header, s, &length);
+        memcpy(r->base + offset, saved + offset, length);
+    }
     memcpy(r->base + r->at.heap, saved + r->at.heap, ss_load(&header->heap_committed));
 }
 
@@ -358,38 +368,69 @@ static int untouched_or_touched(void)
     return before_or_after(e.expires_ns == 0, e.expires_ns == UINT64_C(1) << 62);
 }
 
-static void fill_to_the_brink(void)
+/* Until the next new key makes a table of 2^log2 slots grow: three quarters of it. */
+static void fill(unsigned log2)
 {
     char key[24];
-    for (int i = 0; ss_load(&r->stripes[0].used) < 384; i++) { /* three quarters of 512 */
+    for (int i = 0; ss_load(&r->stripes[0].used) < UINT64_C(3) << log2 >> 2; i++) {
         snprintf(key, sizeof key, "filler-%d", i);
         CHECK_OK(put_int(r, key, i));
     }
+    CHECK_EQ(atomic_load(&r->header->table_log2[0]), log2);
 }
+
+static void fill_to_the_brink(void) { fill(SS_TABLE_LOG2_MIN); }
+static void fill_to_the_next_brink(void) { fill(SS_TABLE_LOG2_MIN + 1); }
+
+/* The keys of the commit: any, or two of either word of a set of 128 stripes. */
+static char four[4][24];
 
 static void commit_four(void)
 {
     struct ss_op ops[4] = {
-        {.kind = SS_OP_PUT, .key = "k", .key_length = 1, .expected = generation_before, .value = text_value("aaaaaaaaaa", 10)},
-        {.kind = SS_OP_PUT, .key = "new", .key_length = 3, .expected = SS_ABSENT, .value = int_value(1)},
-        {.kind = SS_OP_DELETE, .key = "gone", .key_length = 4, .expected = SS_ANY},
-        {.kind = SS_OP_PUT, .key = "number", .key_length = 6, .expected = SS_ANY, .value = int_value(2)},
+        {.kind = SS_OP_PUT, .expected = generation_before, .value = text_value("aaaaaaaaaa", 10)},
+        {.kind = SS_OP_PUT, .expected = SS_ABSENT, .value = int_value(1)},
+        {.kind = SS_OP_DELETE, .expected = SS_ANY},
+        {.kind = SS_OP_PUT, .expected = SS_ANY, .value = int_value(2)},
     };
     size_t culprit;
+    for (int i = 0; i < 4; i++) {
+        ops[i].key = four[i];
+        ops[i].key_length = (uint32_t)strlen(four[i]);
+    }
     CHECK_OK(ss_commit(r, ops, 4, &culprit, WAIT_LONG));
+}
+
+static void prepare_keys(void)
+{
+    struct ss_entry e = {0};
+    CHECK_OK(put_int(r, four[0], 5));
+    CHECK_OK(read_entry(four[0], NULL, 0, &e));
+    generation_before = e.generation;
+    CHECK_OK(put_int(r, four[2], 1));
+    CHECK_OK(put_int(r, four[3], 1));
 }
 
 static void prepare_commit(void)
 {
-    int_5_remembered();
-    CHECK_OK(put_int(r, "gone", 1));
-    CHECK_OK(put_int(r, "number", 1));
+    for (int i = 0; i < 4; i++)
+        snprintf(four[i], sizeof four[i], "key-%d", i);
+    prepare_keys();
+}
+
+static void prepare_wide_commit(void)
+{
+    for (int i = 0, n = 0; i < 4; n++) {
+        snprintf(four[i], sizeof four[i], "key-%d", n);
+        i += (ss_hash(four[i], strlen(four[i]), r->seed) & r->stripe_mask) / 64 == (uint64_t)i % 2;
+    }
+    prepare_keys();
 }
 
 static int commit_or_not(void)
 {
-    return before_or_after(is_int("k", 5) && is_absent("new") && is_int("gone", 1) && is_int("number", 1),
-                           is_text("k", 'a', 10) && is_int("new", 1) && is_absent("gone") && is_int("number", 2));
+    return before_or_after(is_int(four[0], 5) && is_absent(four[1]) && is_int(four[2], 1) && is_int(four[3], 1),
+                           is_text(four[0], 'a', 10) && is_int(four[1], 1) && is_absent(four[2]) && is_int(four[3], 2));
 }
 
 static void commit_growing(void)
@@ -472,7 +513,7 @@ static void leak_some(void)
         if (i % 2)
             CHECK_OK(del(r, key));
     }
-    ss_store(&r->stripes[0].free[ss_class_of(200)], 0); /* all of a free list leaks */
+    ss_store(&r->pools[0].free[ss_class_of(200)], 0); /* all of a free list leaks */
 }
 
 static void sweep_twice(void)
@@ -508,8 +549,10 @@ static const struct scenario scenarios[] = {
     {"set of a new run of pages", NULL, text_run, absent_or_run, 1, 0, false},
     {"run replaced by a longer run", text_run, text_long_run, run_or_longer_run, 4, 0, false},
     {"growth of the table", fill_to_the_brink, int_5, absent_or_int_5, 1, 0, false},
+    {"further growth of the table", fill_to_the_next_brink, int_5, absent_or_int_5, 1, 0, false},
     {"commit of four keys, one stripe", prepare_commit, commit_four, commit_or_not, 1, 0, false},
     {"commit of four keys, four stripes", prepare_commit, commit_four, commit_or_not, 4, 0, false},
+    {"commit of four keys, 128 stripes", prepare_wide_commit, commit_four, commit_or_not, 128, 0, false},
     {"commit that grows the table", fill_to_the_brink, commit_growing, eight_or_none, 1, 0, false},
     {"eviction of the same class", fill_with_small, text_short, absent_or_text, 1, SS_EVICT, true},
     {"eviction of a window of pages", fill_with_large, text_run, absent_or_run, 4, SS_EVICT, true},
@@ -544,18 +587,46 @@ static void commit_next(void)
     CHECK_OK(ss_commit(r, ops, 2, &culprit, WAIT_LONG));
 }
 
+static bool is_any_odd(void)
+{
+    for (uint32_t s = 0; s < r->at.nstripes; s++)
+        if (ss_load(&r->stripes[s].version) & 1)
+            return true;
+    return false;
+}
+
+/* Run `act`; the number of its instructions, and of those before and after which
+ * a version is odd. */
+static long run_and_look(void (*act)(void), long *first_odd, long *last_odd)
+{
+    long n = 0;
+    *first_odd = *last_odd = 0;
+    for (pid_t pid = start_stopped(act); step(pid);) {
+        n++;
+        if (!is_any_odd())
+            continue;
+        *last_odd = n;
+        if (*first_odd == 0)
+            *first_odd = n;
+    }
+    return n;
+}
+
 static void kill_the_repairer(const struct scenario *s, void (*next)(void), long points)
 {
+    long first_odd, last_odd;
+
     r = new_region(MIB, s->nstripes, s->flags);
     add_bystanders();
     if (s->prepare != NULL)
         s->prepare();
     save();
-    long length = run_for(s->act, 100000000);
-    for (long p = 1; p <= points; p++) {
+    long length = run_and_look(s->act, &first_odd, &last_odd);
+    for (long p = 1; p <= (last_odd != 0 ? 2 * points : points); p++) {
         restore();
-        run_for(s->act, length * p / (points + 1)); /* dead, perhaps with locks */
-        judge_every_step(s, next, choose_stride(length * points), 0);
+        /* Half of the deaths anywhere, perhaps with locks, and half where repair has most to do. */
+        run_for(s->act, p <= points ? length * p / (points + 1) : first_odd + (last_odd - first_odd) * (p - points) / (points + 1));
+        judge_every_step(s, next, choose_stride(2 * length * points), 0);
     }
     free(saved);
     ss_close(r);
@@ -564,11 +635,12 @@ static void kill_the_repairer(const struct scenario *s, void (*next)(void), long
 static void repair_killed_anywhere_is_taken_up_by_the_next(void)
 {
     /* First kills spread over an operation, second kills over what the next process does about it. */
-    const char *const names[] = {"set of a number in place", "text replaced by a longer one", "commit of four keys, four stripes"};
+    const char *const names[] = {"set of a number in place", "text replaced by a longer one", "commit of four keys, four stripes",
+                                 "commit of four keys, 128 stripes"};
     for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
         for (size_t j = 0; j < sizeof names / sizeof *names; j++)
             if (strcmp(scenarios[i].name, names[j]) == 0)
-                kill_the_repairer(&scenarios[i], j == 2 ? commit_next : write_bystander, from_environment("STRIDE", 0) ? 25 : 5);
+                kill_the_repairer(&scenarios[i], j >= 2 ? commit_next : write_bystander, from_environment("STRIDE", 0) ? 25 : 5);
 }
 
 int main(int argc, char **argv)

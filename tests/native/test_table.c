@@ -371,6 +371,47 @@ static void a_full_region_refuses_and_loses_nothing(void)
     ss_close(r);
 }
 
+static void a_small_region_holds_values_of_many_sizes(void)
+{
+    /* Of 16 to 4,000 bytes, the shorter the more often: more than half of 1 MiB and two thirds of 8 MiB before the first NOSPC. */
+    static unsigned char payload[4000];
+    for (uint64_t size = 1; size <= 8; size += 7) {
+        struct ss_region *r = new_region(size * MIB, 0, 0);
+        uint64_t g, seed = size, bytes = 0;
+        char key[24];
+        for (int i = 0, rc = SS_OK; rc == SS_OK; i++) {
+            uint64_t draw = next_random(&seed), most = UINT64_C(16) << draw % 8;
+            struct ss_value v = text_value(payload, most + (draw >> 8) % (most == 2048 ? 1952 : most));
+            snprintf(key, sizeof key, "k%d", i);
+            rc = ss_put(r, key, strlen(key), &v, 0, SS_ANY, &g, SS_TRY);
+            CHECK(rc == SS_OK || rc == SS_NOSPC);
+            bytes += rc == SS_OK ? strlen(key) + v.length : 0;
+        }
+        CHECK(bytes > size * MIB * (size == 1 ? 50 : 66) / 100);
+        must_be_whole(r, true);
+        ss_close(r);
+    }
+}
+
+static void a_region_begins_small_with_as_many_stripes_as_befit_its_size(void)
+{
+    /* Two per MiB, four from 64 MiB on, one if it evicts; a new region takes 128 KiB and 12 KiB per MiB at the most. */
+    const struct { uint64_t mib; uint32_t flags, nstripes; } cases[] = {
+        {1, 0, 4}, {4, 0, 8}, {8, 0, 16}, {63, 0, 64}, {64, 0, 256}, {128, 0, 512}, {1024, 0, 512},
+        {1, SS_EVICT, 4}, {8, SS_EVICT, 8}, {64, SS_EVICT, 64}, {1024, SS_EVICT, 64},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct ss_region *r = new_region(cases[i].mib * MIB, 0, cases[i].flags);
+        struct ss_stats stats;
+        struct ss_info info;
+        ss_get_info(r, &info);
+        CHECK_EQ(info.nstripes, cases[i].nstripes);
+        CHECK_OK(ss_stats(r, &stats, SS_TRY));
+        CHECK(stats.committed_bytes < (128 + 12 * cases[i].mib) * KIB);
+        ss_close(r);
+    }
+}
+
 static void eviction_makes_room_for_values_of_any_size(void)
 {
     /* Twenty times the region's size goes in without NOSPC; every entry not evicted is there; evictions are counted. */
@@ -423,15 +464,15 @@ static void eviction_spares_what_is_used(void)
 
 static void the_hash_spreads_and_depends_on_the_seed(void)
 {
-    /* 64 stripes filled by 64,000 similar keys stay within 15 % of even; another seed gives another hash. */
-    int count[64] = {0};
+    /* 512 stripes filled by 512,000 similar keys stay within 20 % of even; another seed gives another hash. */
+    static int count[512];
     char key[32];
-    for (int i = 0; i < 64000; i++) {
+    for (int i = 0; i < 512000; i++) {
         int n = snprintf(key, sizeof key, "user:%d", i);
-        count[ss_hash(key, (size_t)n, 1) % 64]++;
+        count[ss_hash(key, (size_t)n, 1) % 512]++;
     }
-    for (int i = 0; i < 64; i++)
-        CHECK(count[i] > 850 && count[i] < 1150);
+    for (int i = 0; i < 512; i++)
+        CHECK(count[i] > 800 && count[i] < 1200);
     CHECK(ss_hash("a", 1, 1) != ss_hash("a", 1, 2));
     CHECK(ss_hash("a", 1, 1) != ss_hash("a\0", 2, 1));
 }
@@ -476,6 +517,8 @@ int main(int argc, char **argv)
         TEST(a_commit_of_4096_keys_grows_the_tables_first),
         TEST(values_of_any_size_come_back),
         TEST(a_full_region_refuses_and_loses_nothing),
+        TEST(a_small_region_holds_values_of_many_sizes),
+        TEST(a_region_begins_small_with_as_many_stripes_as_befit_its_size),
         TEST(eviction_makes_room_for_values_of_any_size),
         TEST(eviction_spares_what_is_used),
         TEST(the_hash_spreads_and_depends_on_the_seed),

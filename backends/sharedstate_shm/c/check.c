@@ -115,9 +115,9 @@ static int check_free_lists(const struct check *c, const struct ss_held *h, uint
     struct ss_span span;
 
     for (uint32_t class = 0; class < SS_CLASSES; class++) {
-        uint64_t bump = ss_load(&h->st->bump[class]);
+        uint64_t bump = ss_load(&ss_pool(h)->bump[class]);
         uint64_t n = 0;
-        for (uint64_t block = ss_load(&h->st->free[class]); block != 0; block = ss_load(&ss_block_at(h->r, block)->hash)) {
+        for (uint64_t block = ss_load(&ss_pool(h)->free[class]); block != 0; block = ss_load(&ss_block_at(h->r, block)->hash)) {
             if (ss_heap_span_of(h->r, h->index, block, &span) != SS_OK || ss_page_kind(span.word) != SS_PAGE_SPAN ||
                 ss_page_class(span.word) != class)
                 return broken(c, "H3: free list %u of stripe %u holds %#llx", class, h->index, (unsigned long long)block);
@@ -129,13 +129,15 @@ static int check_free_lists(const struct check *c, const struct ss_held *h, uint
         *known += n;
         if (bump == 0)
             continue;
-        uint64_t end = ss_load(&h->st->bump_end[class]);
+        uint64_t end = ss_load(&ss_pool(h)->bump_end[class]);
         if (ss_heap_span_of(h->r, h->index, bump, &span) != SS_OK || ss_page_kind(span.word) != SS_PAGE_SPAN ||
             ss_page_class(span.word) != class ||
-            end != h->r->at.heap + ((span.page + ss_page_count(span.word)) << SS_PAGE_SHIFT))
+            end != ss_page_offset(h->r, span.page + ss_page_count(span.word)))
             return broken(c, "H3: bump block %u of stripe %u is at %#llx, end %#llx", class, h->index, (unsigned long long)bump,
                           (unsigned long long)end);
-        *known += (end - bump) / ss_class_bytes(class);
+        uint64_t bytes = ss_class_bytes(class), blocks = (ss_page_count(span.word) << SS_PAGE_SHIFT) / bytes;
+        uint64_t first = ss_first_block(h->index, blocks), next = (bump - ss_page_offset(h->r, span.page)) / bytes;
+        *known += next < first ? first - next : blocks - next + first;
     }
     return SS_OK;
 }
@@ -148,7 +150,7 @@ static uint64_t blocks_owned(const struct ss_held *h)
     for (uint64_t page = 0; page < pages; page++) {
         enum ss_page_kind kind = ss_page_kind(ss_load(&h->r->pages[page]));
         if ((kind == SS_PAGE_SPAN || kind == SS_PAGE_RUN) &&
-            ss_heap_span_of(h->r, h->index, h->r->at.heap + (page << SS_PAGE_SHIFT), &span) == SS_OK)
+            ss_heap_span_of(h->r, h->index, ss_page_offset(h->r, page), &span) == SS_OK)
             blocks += (ss_page_count(span.word) << SS_PAGE_SHIFT) / ss_span_block_bytes(&span);
     }
     return blocks;
@@ -192,7 +194,7 @@ static int check_pages(const struct check *c)
             continue;
         }
         struct ss_span span;
-        if (ss_heap_span_of(r, ss_page_stripe(word), r->at.heap + (page << SS_PAGE_SHIFT), &span) != SS_OK || span.page != page)
+        if (ss_heap_span_of(r, ss_page_stripe(word), ss_page_offset(r, page), &span) != SS_OK || span.page != page)
             return broken(c, "H1: page word at %#llx is neither free nor a head", at);
         used += count;
         head = page;

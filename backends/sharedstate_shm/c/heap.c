@@ -8,11 +8,6 @@
 
 static const uint64_t commit_chunk = 1 << 20;
 
-static uint64_t page_offset(const struct ss_region *r, uint64_t page)
-{
-    return r->at.heap + (page << SS_PAGE_SHIFT);
-}
-
 /* ---- pages ------------------------------------------------------------ */
 
 /* A head whose pages all lie in the heap, or 0. */
@@ -84,7 +79,7 @@ static int commit_pages_locked(const struct ss_region *r, uint64_t pages)
     for (;; want = pages) {
         int rc = ss_commit_range(r, r->at.pages, want * sizeof(ss_word));
         if (rc == SS_OK)
-            rc = ss_commit_range(r, page_offset(r, have), (want - have) << SS_PAGE_SHIFT);
+            rc = ss_commit_range(r, ss_page_offset(r, have), (want - have) << SS_PAGE_SHIFT);
         if (rc == SS_OK)
             break;
         if (rc != SS_NOSPC || want == pages)
@@ -140,7 +135,7 @@ static int take_pages(struct ss_held *h, enum ss_page_kind kind, uint32_t class,
         ss_crash_fence();
         ss_store_release(&r->pages[first], ss_page_word(kind, class, h->index, count)); /* H1: head last */
         ss_add(&r->header->pages_used, count);
-        *offset = page_offset(r, first);
+        *offset = ss_page_offset(r, first);
     }
     ss_pages_unlock(r);
     h->heap_end = ss_heap_end(r);
@@ -178,7 +173,7 @@ uint64_t ss_span_block_bytes(const struct ss_span *span)
 int ss_heap_span_of(const struct ss_region *r, uint32_t stripe, uint64_t offset, struct ss_span *span)
 {
     uint64_t end = pages_committed(r);
-    if (offset < r->at.heap || offset >= page_offset(r, end))
+    if (offset < r->at.heap || offset >= ss_page_offset(r, end))
         return SS_CORRUPT;
 
     uint64_t page = (offset - r->at.heap) >> SS_PAGE_SHIFT;
@@ -192,7 +187,7 @@ int ss_heap_span_of(const struct ss_region *r, uint32_t stripe, uint64_t offset,
     if (span->word == 0 || ss_page_stripe(span->word) != stripe)
         return SS_CORRUPT;
 
-    uint64_t inside = offset - page_offset(r, page);
+    uint64_t inside = offset - ss_page_offset(r, page);
     uint64_t bytes = ss_span_block_bytes(span);
     if (ss_page_kind(span->word) == SS_PAGE_RUN)
         return inside == 0 ? SS_OK : SS_CORRUPT;
@@ -217,32 +212,63 @@ static bool is_block_of_class(const struct ss_held *h, uint64_t offset, uint32_t
            ss_page_class(span.word) == class;
 }
 
+/* Of a class without a block: itself, or while pages are short one of up to twice
+ * the size that has some.  Else the last pages would go to spans that stay mostly
+ * empty, one for each class of each stripe.  Not with SS_EVICT: there pages are
+ * always short, and classes even out by evicting from one another. */
+static uint32_t class_to_take(const struct ss_held *h, uint32_t class)
+{
+    const uint32_t per_doubling = 4;
+
+    if ((h->r->flags & SS_EVICT) != 0 || ss_load(&h->r->header->pages_used) <= h->r->at.heap_pages / 4 * 3)
+        return class;
+    for (uint32_t c = class + 1; c < SS_CLASSES && c <= class + per_doubling; c++)
+        if ((ss_load(&ss_pool(h)->free[c]) | ss_load(&ss_pool(h)->bump[c])) != 0)
+            return c;
+    return class;
+}
+
+/* The next block of the span, round its end; 0 if that was the first. */
+static uint64_t block_behind(uint64_t block, uint64_t bytes, uint64_t span_end, uint64_t span_bytes, uint64_t first)
+{
+    uint64_t base = span_end - span_bytes;
+    uint64_t next = block + 2 * bytes <= span_end ? block + bytes : base;
+    return next != base + first ? next : 0;
+}
+
 static int take_small(struct ss_held *h, uint32_t class, uint64_t *offset)
 {
-    struct ss_stripe *st = h->st;
-    uint64_t bytes = ss_class_bytes(class);
-    uint64_t head = ss_load(&st->free[class]);
-    uint64_t next = ss_load(&st->bump[class]);
+    struct ss_pool *pool = ss_pool(h);
+    uint64_t head = ss_load(&pool->free[class]);
+    uint64_t next = ss_load(&pool->bump[class]);
+
+    if ((head | next) == 0) {
+        class = class_to_take(h, class);
+        head = ss_load(&pool->free[class]);
+        next = ss_load(&pool->bump[class]);
+    }
 
     if (head != 0) {
         if (!is_block_of_class(h, head, class))
             return SS_CORRUPT;
-        ss_store(&st->free[class], ss_load(&ss_block_at(h->r, head)->hash));
+        ss_store(&pool->free[class], ss_load(&ss_block_at(h->r, head)->hash));
         took(h);
         *offset = head;
         return SS_OK;
     }
+    uint64_t bytes = ss_class_bytes(class), span_bytes = ss_class_pages(class) << SS_PAGE_SHIFT;
+    uint64_t first = ss_first_block(h->index, span_bytes / bytes) * bytes;
     if (next == 0) {
-        uint64_t span_bytes = ss_class_pages(class) << SS_PAGE_SHIFT;
         int rc = take_pages(h, SS_PAGE_SPAN, class, ss_class_pages(class), &next);
         if (rc != SS_OK)
             return rc;
-        ss_store(&st->bump_end[class], next + span_bytes);
+        ss_store(&pool->bump_end[class], next + span_bytes);
+        next += first;
     } else if (!is_block_of_class(h, next, class)) {
         return SS_CORRUPT;
     }
     ss_crash_fence();
-    ss_store(&st->bump[class], next + 2 * bytes <= ss_load(&st->bump_end[class]) ? next + bytes : 0);
+    ss_store(&pool->bump[class], block_behind(next, bytes, ss_load(&pool->bump_end[class]), span_bytes, first));
     *offset = next;
     return SS_OK;
 }
@@ -263,9 +289,9 @@ int ss_heap_take(struct ss_held *h, uint64_t bytes, uint64_t *offset)
 
 static void push(struct ss_held *h, uint32_t class, uint64_t offset)
 {
-    ss_store(&ss_block_at(h->r, offset)->hash, ss_load(&h->st->free[class]));
+    ss_store(&ss_block_at(h->r, offset)->hash, ss_load(&ss_pool(h)->free[class]));
     ss_crash_fence();
-    ss_store(&h->st->free[class], offset);
+    ss_store(&ss_pool(h)->free[class], offset);
 }
 
 int ss_heap_give(struct ss_held *h, uint64_t offset)
@@ -288,7 +314,7 @@ int ss_heap_give(struct ss_held *h, uint64_t offset)
 
 static int sweep_span(struct ss_held *h, const struct ss_span *span)
 {
-    uint64_t base = page_offset(h->r, span->page);
+    uint64_t base = ss_page_offset(h->r, span->page);
     uint64_t bytes = ss_span_block_bytes(span);
     uint64_t blocks = (ss_page_count(span->word) << SS_PAGE_SHIFT) / bytes;
     bool is_empty = true;
@@ -312,8 +338,8 @@ int ss_heap_sweep(struct ss_held *h)
     /* From here to the end, what is not yet pushed again counts as leaked. */
     ss_store(&h->st->flags, ss_load(&h->st->flags) | SS_STRIPE_LEAKY);
     for (uint32_t class = 0; class < SS_CLASSES; class++) {
-        ss_store(&h->st->free[class], 0);
-        ss_store(&h->st->bump[class], 0);
+        ss_store(&ss_pool(h)->free[class], 0);
+        ss_store(&ss_pool(h)->bump[class], 0);
     }
     ss_crash_fence();
     for (uint64_t page = 0; page < end;) {
@@ -329,7 +355,7 @@ int ss_heap_sweep(struct ss_held *h)
         page += ss_page_count(span.word);
     }
     ss_store(&h->st->garbage, 0);
-    ss_add(&h->st->sweeps, 1);
+    ss_add(&ss_pool(h)->sweeps, 1);
     ss_store(&h->st->flags, ss_load(&h->st->flags) & ~(uint64_t)SS_STRIPE_LEAKY);
     return SS_OK;
 }

@@ -12,7 +12,8 @@
  *       are REST and say how far back it is.  A head is written last and
  *       cleared first, so a REST that no head covers is a free page.
  *   H2  A block is at a multiple of its class size from its span's head.
- *   H3  A block is in at most one place: a slot, a free list, or beyond bump.
+ *   H3  A block is in at most one place: a slot, a free list, or what is left of
+ *       the newest span of its class: from bump on, round to the first block.
  *
  * Crash: every step is one store; between two of them a block or a span may be
  * in *no* place.  It is leaked, not lost: ss_heap_sweep() asks of every block

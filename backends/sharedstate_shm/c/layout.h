@@ -1,9 +1,11 @@
 /* layout.h - the bytes of a region: what lies where, and what every byte means.
  *
  *   0          header       fixed facts | mutable words | page mutex | transaction record's head
- *              stripes      nstripes x { mutex | version, table | scalar redo | counters | allocator }
+ *              stripes      nstripes x { mutex, version, table | scalar redo | counters }
+ *              pools        nstripes x { free blocks of each class }
  *              touch        one byte per 256 heap bytes, only with SS_EVICT; the one thing readers write
  *              redo         SS_TXN_MAX x { slot, new word }
+ *              nursery      two areas x nstripes of slot words: every stripe's first table
  *              pages        one word per heap page                 committed along with the heap
  *              tables       nstripes x two areas of slot words     committed as they grow
  *              heap         pages of 4 KiB                         committed in chunks
@@ -34,12 +36,12 @@
 #define SS_MAGIC UINT64_C(0x314d485353454853) /* "SHESSHM1" */
 
 enum {
-    SS_FORMAT = 1,
     SS_PAGE_SHIFT = 12,
     SS_PAGE = 1 << SS_PAGE_SHIFT,
     SS_CLASSES = 26,
     SS_BLOCK_SMALL_MAX = 4096, /* larger blocks are runs of whole pages */
-    SS_TABLE_LOG2_MIN = 9,     /* one page of slots */
+    SS_TABLE_LOG2_MIN = 7,     /* in the nursery; both areas of any larger table are whole pages */
+    SS_STRIPE_WORDS = SS_STRIPES_MAX / 64, /* of a bit set of stripes */
 };
 
 /* Written before the region has a name, never after. */
@@ -77,20 +79,23 @@ struct ss_header {
     _Alignas(64) pthread_mutex_t txn_mutex;
     ss_word txn_state;
     ss_word txn_count;
-    ss_word txn_stripes;                                  /* bit set: whose versions go odd */
+    ss_word txn_stripes[SS_STRIPE_WORDS];                 /* bit set: whose versions go odd */
 };
 
 enum ss_redo_kind { SS_REDO_SCALAR = 1, SS_REDO_TXN = 2 };
 enum ss_stripe_flags { SS_STRIPE_LEAKY = 1 };
 
+/* Writers of different keys meet in a stripe's cache lines, and a line that another
+ * core wrote last costs as much as a whole write in place: so that touches only
+ * the first two.  An odd number of lines, and no more than this, so that those of
+ * all stripes fall into all sets of a cache and into few pages. */
 struct ss_stripe {
+    /* What every writer takes, and what readers look at. */
     _Alignas(64) pthread_mutex_t mutex;
+    ss_word version; /* odd: a change is half done, redo says which */
+    ss_word table;   /* log2 of slots << 1 | area */
 
-    /* What readers look at. */
-    _Alignas(64) ss_word version; /* odd: a change is half done, redo says which */
-    ss_word table;                /* log2 of slots << 1 | area */
-
-    /* One line for the in-place write of a scalar. */
+    /* What the in-place write of a scalar needs besides. */
     _Alignas(64) ss_word generation; /* the last one given out */
     ss_word changes;                 /* writes that became visible */
     ss_word redo_kind;
@@ -109,13 +114,16 @@ struct ss_stripe {
     ss_word garbage;  /* blocks freed and not taken again since the last sweep */
     ss_word hand;     /* of the eviction clock: a slot index */
     ss_word evictions;
+};
 
+/* What a stripe's blocks are taken from, and what it counts but rarely. */
+struct ss_pool {
+    _Alignas(64) ss_word free[SS_CLASSES]; /* list heads; the link is a free block's first word */
+    ss_word bump[SS_CLASSES];              /* next untouched block of the newest span; 0: none */
+    ss_word bump_end[SS_CLASSES];          /* where that span ends */
     ss_word purged;
     ss_word recoveries;
     ss_word sweeps;
-    ss_word free[SS_CLASSES];     /* list heads; the link is a free block's first word */
-    ss_word bump[SS_CLASSES];     /* next untouched block of the newest span; 0: none */
-    ss_word bump_end[SS_CLASSES];
 };
 
 /* Key bytes follow, padded with zeros to a whole word, then payload bytes. */
@@ -133,14 +141,17 @@ struct ss_redo {
     ss_word word;  /* what to store there */
 };
 
-/* Page word: kind, and by kind: size class and stripe, and pages from here on
- * (head) or back to the head (rest). */
+/* Page word: kind (4 bits), and by kind: size class (6) and stripe (10), and pages
+ * from here on (head) or back to the head (rest). */
 enum ss_page_kind { SS_PAGE_FREE, SS_PAGE_SPAN, SS_PAGE_RUN, SS_PAGE_REST };
 
 static_assert(sizeof(void *) == 8 && sizeof(ss_word) == 8, "64-bit only");
 static_assert(sizeof(struct ss_fixed) == 80, "part of the region format");
 static_assert(sizeof(struct ss_header) <= SS_PAGE, "the header is one page");
-static_assert(sizeof(struct ss_stripe) % 64 == 0, "stripes share no cache line");
+static_assert(offsetof(struct ss_stripe, generation) == 64, "mutex, version and table are one line");
+static_assert(offsetof(struct ss_stripe, live) == 128, "a write in place needs no third line");
+static_assert(sizeof(struct ss_stripe) == 192 && sizeof(struct ss_pool) == 704, "odd numbers of lines");
+static_assert(SS_STRIPES_MAX % 64 == 0 && SS_STRIPES_MAX <= 1024, "whole words of a bit set; ten bits of a page word");
 static_assert(sizeof(struct ss_block) == 40, "part of the region format");
 
 #define SS_SLOT_EMPTY UINT64_C(0)
@@ -200,7 +211,7 @@ static inline uint64_t ss_block_bytes(size_t key_length, uint64_t length)
 
 static inline uint64_t ss_page_word(enum ss_page_kind kind, uint32_t class, uint32_t stripe, uint64_t pages)
 {
-    return pages << 16 | (uint64_t)stripe << 10 | (uint64_t)class << 4 | kind;
+    return pages << 20 | (uint64_t)stripe << 10 | (uint64_t)class << 4 | kind;
 }
 
 static inline enum ss_page_kind ss_page_kind(uint64_t word)
@@ -215,12 +226,12 @@ static inline uint32_t ss_page_class(uint64_t word)
 
 static inline uint32_t ss_page_stripe(uint64_t word)
 {
-    return (uint32_t)(word >> 10 & 63);
+    return (uint32_t)(word >> 10 & 1023);
 }
 
 static inline uint64_t ss_page_count(uint64_t word)
 {
-    return word >> 16;
+    return word >> 20;
 }
 
 /* Size classes: 48, 64, then four per doubling up to 4096. */
@@ -239,12 +250,29 @@ static inline uint64_t ss_class_bytes(uint32_t class)
     return (uint64_t)(5 + (class - 2) % 4) << (4 + (class - 2) / 4);
 }
 
-/* Small spans for small blocks: 64 stripes each keep a partly filled one of
+/* The fewest pages that blocks of the class fill up to a sixteenth, or one if up
+ * to four pages do not.  No more, since each stripe keeps a partly filled span of
  * every class in use, and that must stay little beside a small heap. */
 static inline uint64_t ss_class_pages(uint32_t class)
 {
-    uint64_t bytes = ss_class_bytes(class);
-    return bytes <= 256 ? 1 : bytes <= 1024 ? 2 : 4;
+    static const uint8_t pages[SS_CLASSES] = {
+        1, 1,       /* 48, 64 */
+        1, 1, 1, 1, /* 80 to 128 */
+        1, 1, 1, 1, /* 160 to 256 */
+        1, 1, 1, 1, /* 320 to 512 */
+        1, 1, 2, 1, /* 640, 768, 896, 1024 */
+        1, 2, 4, 1, /* 1280, 1536, 1792, 2048 */
+        2, 3, 1, 1, /* 2560, 3072, 3584, 4096 */
+    };
+    return pages[class];
+}
+
+/* Which block of a span is its stripe's first: another one for its neighbours, or
+ * the first entries of all stripes would crowd into the same few sets of a cache,
+ * those at the beginning of a page.  From there on, and round to it. */
+static inline uint64_t ss_first_block(uint32_t stripe, uint64_t blocks)
+{
+    return stripe % 8 * blocks / 8;
 }
 
 #endif

@@ -152,7 +152,7 @@ static int repair(struct ss_held *h)
     }
     ss_table_recount(h);
     ss_store(&h->st->flags, ss_load(&h->st->flags) | SS_STRIPE_LEAKY);
-    ss_add(&h->st->recoveries, 1);
+    ss_add(&ss_pool(h)->recoveries, 1);
     ss_table_count_change(h); /* its owner may have died before telling */
     ss_store_release(&h->st->version, (version | 1) + 1);
     ss_fence_release();

@@ -37,6 +37,12 @@ struct ss_held {
     uint32_t index;
 };
 
+/* Writes in place do without, so it is looked up when wanted. */
+static inline struct ss_pool *ss_pool(const struct ss_held *h)
+{
+    return &h->r->pools[h->index];
+}
+
 int ss_mutex_init(pthread_mutex_t *mutex);
 int ss_sound_mutex_kind(int *kind);
 

@@ -44,11 +44,18 @@ static uint32_t log2_ceil(uint64_t n)
     return n <= 1 ? 0 : 64 - (uint32_t)__builtin_clzll(n - 1);
 }
 
-/* Few stripes in a small heap, since each keeps partly filled pages. */
-static uint32_t default_stripes(uint64_t size)
+/* The more stripes, the less often do writers of different keys meet in one.  But
+ * each keeps partly filled pages, so there are few in a small heap; and fewer with
+ * SS_EVICT, where each makes room in its own pages, and looks for them among all. */
+static uint32_t default_stripes(uint64_t size, uint32_t flags)
 {
-    uint64_t n = size >> 20;
-    return n >= 64 ? 64 : n < 4 ? 4 : (uint32_t)1 << (63 - __builtin_clzll(n));
+    uint64_t mib = size >> 20, n = mib >= 64 ? 4 * mib : 2 * mib, most = SS_STRIPES_MAX;
+
+    if (flags & SS_EVICT) {
+        n = mib;
+        most = 64;
+    }
+    return (uint32_t)(n >= most ? most : n < 4 ? 4 : UINT64_C(1) << (63 - __builtin_clzll(n)));
 }
 
 static void lay_out(struct ss_geometry *at, uint64_t heap_size, uint32_t nstripes, uint32_t flags)
@@ -59,16 +66,18 @@ static void lay_out(struct ss_geometry *at, uint64_t heap_size, uint32_t nstripe
     /* Blocks take 48 bytes at least: a table of one slot per 32 bytes never
      * fills beyond two thirds, unless the hash favours its stripe greatly. */
     at->table_log2_max = log2_ceil(per_stripe / 32);
-    if (at->table_log2_max < SS_TABLE_LOG2_MIN)
-        at->table_log2_max = SS_TABLE_LOG2_MIN;
+    if (at->table_log2_max <= SS_TABLE_LOG2_MIN)
+        at->table_log2_max = SS_TABLE_LOG2_MIN + 1;
     at->touch_log2 = log2_ceil(per_stripe / 256);
 
     at->stripes = SS_PAGE;
-    at->touch = PAGE_ROUND(at->stripes + nstripes * sizeof(struct ss_stripe));
+    at->pools = at->stripes + nstripes * sizeof(struct ss_stripe);
+    at->touch = PAGE_ROUND(at->pools + nstripes * sizeof(struct ss_pool));
     at->redo = PAGE_ROUND(at->touch + ((flags & SS_EVICT) ? (uint64_t)nstripes << at->touch_log2 : 0));
-    at->pages = PAGE_ROUND(at->redo + SS_TXN_MAX * sizeof(struct ss_redo));
+    at->nursery = at->redo + SS_TXN_MAX * sizeof(struct ss_redo);
+    at->pages = PAGE_ROUND(at->nursery + ((uint64_t)nstripes << (SS_TABLE_LOG2_MIN + 4)));
     at->tables = PAGE_ROUND(at->pages + at->heap_pages * sizeof(ss_word));
-    at->heap = at->tables + ((uint64_t)nstripes * 2 << (at->table_log2_max + 3));
+    at->heap = at->tables + ((uint64_t)nstripes << (at->table_log2_max + 4));
     at->total = at->heap + heap_size;
 }
 
@@ -76,8 +85,10 @@ uint64_t ss_committed_bytes(const struct ss_geometry *at, const struct ss_header
 {
     uint64_t heap = ss_load(&header->heap_committed);
     uint64_t sum = at->pages + PAGE_ROUND((heap >> SS_PAGE_SHIFT) * sizeof(ss_word)) + heap;
-    for (uint32_t s = 0; s < at->nstripes; s++)
-        sum += UINT64_C(16) << (atomic_load(&header->table_log2[s]) & 63);
+    for (uint32_t s = 0; s < at->nstripes; s++) {
+        unsigned log2 = atomic_load(&header->table_log2[s]) & 63u;
+        sum += log2 <= SS_TABLE_LOG2_MIN ? 0 : 2 * sizeof(ss_word) << log2;
+    }
     return sum;
 }
 
@@ -98,9 +109,10 @@ int ss_commit_range(const struct ss_region *r, uint64_t offset, uint64_t length)
 static uint64_t layout_hash(void)
 {
     const uint64_t facts[] = {
-        sizeof(pthread_mutex_t), sizeof(struct ss_header), sizeof(struct ss_stripe), sizeof(struct ss_block),
-        offsetof(struct ss_header, page_mutex), offsetof(struct ss_header, txn_state), offsetof(struct ss_stripe, live),
-        offsetof(struct ss_stripe, free), SS_PAGE, SS_CLASSES, SS_TXN_MAX, SS_TABLE_LOG2_MIN, ss_class_bytes(SS_CLASSES - 1),
+        sizeof(pthread_mutex_t), sizeof(struct ss_header), sizeof(struct ss_stripe), sizeof(struct ss_pool),
+        sizeof(struct ss_block), offsetof(struct ss_header, page_mutex), offsetof(struct ss_header, txn_state),
+        offsetof(struct ss_stripe, version), offsetof(struct ss_pool, free), SS_STRIPES_MAX, SS_PAGE, SS_CLASSES, SS_TXN_MAX,
+        SS_TABLE_LOG2_MIN, ss_class_bytes(SS_CLASSES - 1),
 #if defined(__GLIBC__)
         1, /* a mutex means something else to musl */
 #else
@@ -166,6 +178,7 @@ static int map(int fd, const struct ss_geometry *at, uint32_t flags, uint64_t se
     r->header = base;
     r->at = *at;
     r->stripes = (struct ss_stripe *)(r->base + at->stripes);
+    r->pools = (struct ss_pool *)(r->base + at->pools);
     r->pages = (ss_word *)(r->base + at->pages);
     r->seed = seed;
     r->flags = flags & SS_EVICT;
@@ -189,11 +202,6 @@ void ss_close(struct ss_region *r)
 static int initialise(struct ss_region *r, struct ss_fixed *fixed)
 {
     int rc = ss_commit_range(r, 0, r->at.pages);
-
-    for (uint32_t s = 0; rc == SS_OK && s < r->at.nstripes; s++)
-        for (unsigned area = 0; rc == SS_OK && area < 2; area++)
-            rc = ss_commit_range(r, (uint64_t)((unsigned char *)ss_table_area(r, s, area) - r->base),
-                                 sizeof(ss_word) << SS_TABLE_LOG2_MIN);
     if (rc != SS_OK)
         return rc;
 
@@ -229,7 +237,7 @@ static int create(int dirfd, const char *name, const struct ss_options *o, struc
     if (o->size < SS_SIZE_MIN || o->size > size_max || o->nstripes > SS_STRIPES_MAX || (o->nstripes & (o->nstripes - 1)) != 0)
         return SS_INVALID;
     fixed.heap_size = PAGE_ROUND(o->size);
-    fixed.nstripes = o->nstripes != 0 ? o->nstripes : default_stripes(o->size);
+    fixed.nstripes = o->nstripes != 0 ? o->nstripes : default_stripes(o->size, o->flags);
     lay_out(&at, fixed.heap_size, fixed.nstripes, fixed.flags);
     fixed.total_size = at.total;
     if (getrandom(&fixed.seed, sizeof fixed.seed, 0) != sizeof fixed.seed || read_boot_id(fixed.boot_id) != SS_OK)

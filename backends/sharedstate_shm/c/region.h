@@ -10,7 +10,7 @@
 #include "layout.h"
 
 struct ss_geometry {
-    uint64_t stripes, touch, redo, pages, tables, heap, total; /* offsets; total is the file's size */
+    uint64_t stripes, pools, touch, redo, nursery, pages, tables, heap, total; /* offsets; total is the file's size */
     uint64_t heap_size, heap_pages;
     uint32_t nstripes;
     uint32_t table_log2_max;
@@ -21,6 +21,7 @@ struct ss_region {
     unsigned char *base;
     struct ss_header *header;
     struct ss_stripe *stripes;
+    struct ss_pool *pools;
     ss_word *pages;
     struct ss_geometry at;
     uint64_t seed;
@@ -36,9 +37,21 @@ static inline struct ss_block *ss_block_at(const struct ss_region *r, uint64_t o
     return (struct ss_block *)(r->base + offset);
 }
 
-static inline ss_word *ss_table_area(const struct ss_region *r, uint32_t stripe, unsigned area)
+/* One of a stripe's two areas for tables of 2^log2 slots.  The smallest lie side by
+ * side in the nursery, so that they are few pages.  The larger ones share the
+ * stripe's room, with area 1 right behind area 0 of the same size: thus behind
+ * both areas of each smaller size too, and a table that grows goes there. */
+static inline ss_word *ss_table_area(const struct ss_region *r, uint32_t stripe, uint64_t log2, uint64_t area)
 {
-    return (ss_word *)(r->base + r->at.tables + ((2 * (uint64_t)stripe + area) << (r->at.table_log2_max + 3)));
+    uint64_t offset = log2 == SS_TABLE_LOG2_MIN
+        ? r->at.nursery + ((area * r->at.nstripes + stripe) << (SS_TABLE_LOG2_MIN + 3))
+        : r->at.tables + ((uint64_t)stripe << (r->at.table_log2_max + 4)) + (area << (log2 + 3));
+    return (ss_word *)(r->base + offset);
+}
+
+static inline uint64_t ss_page_offset(const struct ss_region *r, uint64_t page)
+{
+    return r->at.heap + (page << SS_PAGE_SHIFT);
 }
 
 static inline struct ss_redo *ss_redo_at(const struct ss_region *r, uint64_t index)

@@ -170,9 +170,9 @@ int ss_stats(struct ss_region *r, struct ss_stats *out, uint64_t wait)
         out->entries += ss_load(&h.st->live);
         out->expiring += ss_load(&h.st->expiring);
         out->evictions += ss_load(&h.st->evictions);
-        out->purged += ss_load(&h.st->purged);
-        out->recoveries += ss_load(&h.st->recoveries);
-        out->sweeps += ss_load(&h.st->sweeps);
+        out->purged += ss_load(&ss_pool(&h)->purged);
+        out->recoveries += ss_load(&ss_pool(&h)->recoveries);
+        out->sweeps += ss_load(&ss_pool(&h)->sweeps);
         out->slots += h.mask + 1;
         ss_unlock(&h);
     }

@@ -267,7 +267,7 @@ int ss_table_purge(struct ss_held *h, const struct ss_pins *pins, uint64_t *coun
         int rc = ss_table_remove(h, &found);
         if (rc != SS_OK)
             return rc;
-        ss_add(&h->st->purged, 1);
+        ss_add(&ss_pool(h)->purged, 1);
         ++*count;
     }
     ss_store(&h->st->soonest, soonest);
@@ -282,12 +282,10 @@ static int commit_tables(struct ss_held *h, uint64_t log2)
     uint64_t have = atomic_load(&r->header->table_log2[h->index]);
     if (log2 <= have)
         return SS_OK;
-    for (unsigned area = 0; area < 2; area++) {
-        uint64_t offset = (uint64_t)((unsigned char *)ss_table_area(r, h->index, area) - r->base);
-        int rc = ss_commit_range(r, offset, sizeof(ss_word) << log2);
-        if (rc != SS_OK)
-            return rc;
-    }
+    uint64_t offset = (uint64_t)((unsigned char *)ss_table_area(r, h->index, log2, 0) - r->base);
+    int rc = ss_commit_range(r, offset, 2 * sizeof(ss_word) << log2);
+    if (rc != SS_OK)
+        return rc;
     atomic_store(&r->header->table_log2[h->index], (uint8_t)log2); /* L3 */
     return SS_OK;
 }
@@ -296,8 +294,8 @@ static int commit_tables(struct ss_held *h, uint64_t log2)
 static int move_table(struct ss_held *h, uint64_t log2)
 {
     uint64_t word = ss_load(&h->st->table), mask = (UINT64_C(1) << log2) - 1, live = 0, meta;
-    unsigned other = (unsigned)(~word & 1);
-    ss_word *to = ss_table_area(h->r, h->index, other);
+    uint64_t other = log2 > word >> 1 ? 1 : ~word & 1; /* no overlap: region.h */
+    ss_word *to = ss_table_area(h->r, h->index, log2, other);
 
     for (uint64_t i = 0; i <= mask; i++)
         ss_store(&to[i], SS_SLOT_EMPTY);

@@ -49,7 +49,7 @@ static inline int ss_table_view(const struct ss_region *r, uint32_t stripe, uint
 
     if (__builtin_expect(log2 < SS_TABLE_LOG2_MIN || log2 > committed || log2 > r->at.table_log2_max, 0))
         return SS_CORRUPT;
-    *slots = ss_table_area(r, stripe, word & 1);
+    *slots = ss_table_area(r, stripe, log2, word & 1);
     *mask = (UINT64_C(1) << log2) - 1;
     return SS_OK;
 }

@@ -13,17 +13,39 @@ struct commit {
     struct ss_region *r;
     struct ss_op *ops;
     size_t count;
-    uint64_t stripes;                       /* bit set: touched */
-    uint64_t changed;                       /* bit set: by a PUT or DELETE */
+    uint64_t stripes[SS_STRIPE_WORDS];      /* bit set: touched */
+    uint64_t changed[SS_STRIPE_WORDS];      /* bit set: by a PUT or DELETE */
+    bool changes;                           /* there is a PUT or DELETE */
     size_t nheld;
     struct ss_held held[SS_STRIPES_MAX];    /* by rising index */
-    uint8_t held_at[SS_STRIPES_MAX];        /* stripe -> place in held */
+    uint16_t held_at[SS_STRIPES_MAX];       /* stripe -> place in held */
     uint32_t buckets[BUCKETS];              /* hash -> first op, chained by priv.next */
 };
 
 static struct ss_held *held_of(struct commit *c, const struct ss_op *op)
 {
     return &c->held[c->held_at[op->priv.stripe]];
+}
+
+static void add_stripe(uint64_t *set, uint32_t stripe)
+{
+    set[stripe / 64] |= UINT64_C(1) << stripe % 64;
+}
+
+static bool has_stripe(const uint64_t *set, uint32_t stripe)
+{
+    return set[stripe / 64] >> stripe % 64 & 1;
+}
+
+/* The first stripe of the set from `stripe` on; SS_STRIPES_MAX if there is none. */
+static uint32_t next_stripe(const uint64_t *set, uint32_t stripe)
+{
+    uint64_t from = UINT64_MAX << stripe % 64;
+
+    for (uint32_t w = stripe / 64; w < SS_STRIPE_WORDS; w++, from = UINT64_MAX)
+        if ((set[w] & from) != 0)
+            return 64 * w + (uint32_t)__builtin_ctzll(set[w] & from);
+    return SS_STRIPES_MAX;
 }
 
 /* ---- the operations as given ------------------------------------------- */
@@ -39,9 +61,11 @@ static int accept(struct commit *c, size_t i)
     memset(&op->priv, 0, sizeof op->priv);
     op->priv.hash = ss_hash_bytes(op->key, op->key_length, c->r->seed);
     op->priv.stripe = (uint32_t)op->priv.hash & c->r->stripe_mask;
-    c->stripes |= UINT64_C(1) << op->priv.stripe;
-    if (op->kind != SS_OP_CHECK)
-        c->changed |= UINT64_C(1) << op->priv.stripe;
+    add_stripe(c->stripes, op->priv.stripe);
+    if (op->kind != SS_OP_CHECK) {
+        add_stripe(c->changed, op->priv.stripe);
+        c->changes = true;
+    }
 
     uint32_t *bucket = &c->buckets[op->priv.hash >> 32 & (BUCKETS - 1)];
     for (uint32_t j = *bucket; j != NONE; j = c->ops[j].priv.next)
@@ -72,10 +96,8 @@ static void unlock_stripes(struct commit *c)
 
 static int lock_stripes(struct commit *c, uint64_t wait)
 {
-    for (uint32_t s = 0; s < c->r->at.nstripes; s++) {
-        if ((c->stripes >> s & 1) == 0)
-            continue;
-        c->held_at[s] = (uint8_t)c->nheld;
+    for (uint32_t s = next_stripe(c->stripes, 0); s < SS_STRIPES_MAX; s = next_stripe(c->stripes, s + 1)) {
+        c->held_at[s] = (uint16_t)c->nheld;
         int rc = ss_lock(c->r, s, wait, &c->held[c->nheld]);
         if (rc != SS_OK) {
             unlock_stripes(c);
@@ -89,11 +111,13 @@ static int lock_stripes(struct commit *c, uint64_t wait)
 /* Have the last owner's record taken up by all whom it concerns. */
 static int settle(struct ss_region *r, uint64_t wait)
 {
-    uint64_t stripes = ss_load(&r->header->txn_stripes);
+    uint64_t stripes[SS_STRIPE_WORDS];
 
-    for (uint32_t s = 0; s < r->at.nstripes; s++) {
+    for (size_t w = 0; w < SS_STRIPE_WORDS; w++)
+        stripes[w] = ss_load(&r->header->txn_stripes[w]);
+    for (uint32_t s = next_stripe(stripes, 0); s < r->at.nstripes; s = next_stripe(stripes, s + 1)) {
         struct ss_held h;
-        if ((stripes >> s & 1) == 0 || (ss_load_acquire(&r->stripes[s].version) & 1) == 0)
+        if ((ss_load_acquire(&r->stripes[s].version) & 1) == 0)
             continue;
         int rc = ss_lock(r, s, wait, &h);
         if (rc != SS_OK)
@@ -143,13 +167,14 @@ static int check_expectations(struct commit *c, size_t *culprit)
 
 static int reserve_tables(struct commit *c)
 {
-    uint64_t extra[SS_STRIPES_MAX] = {0};
+    uint64_t extra[SS_STRIPES_MAX]; /* of the stripe held at this place */
 
+    memset(extra, 0, c->nheld * sizeof *extra);
     for (size_t i = 0; i < c->count; i++)
         if (c->ops[i].kind == SS_OP_PUT && c->ops[i].priv.old_block == 0)
-            extra[c->ops[i].priv.stripe]++;
+            extra[c->held_at[c->ops[i].priv.stripe]]++;
     for (size_t k = 0; k < c->nheld; k++) {
-        int rc = extra[c->held[k].index] == 0 ? SS_OK : ss_table_reserve(&c->held[k], extra[c->held[k].index]);
+        int rc = extra[k] == 0 ? SS_OK : ss_table_reserve(&c->held[k], extra[k]);
         if (rc != SS_OK)
             return rc;
     }
@@ -269,7 +294,8 @@ static void write_record(struct commit *c)
         ss_store(&redo->word, op->kind == SS_OP_PUT ? ss_slot_word(op->priv.hash, op->priv.new_block) : SS_SLOT_TOMB);
     }
     ss_store(&header->txn_count, n);
-    ss_store(&header->txn_stripes, c->changed);
+    for (size_t w = 0; w < SS_STRIPE_WORDS; w++)
+        ss_store(&header->txn_stripes[w], c->changed[w]); /* X1 */
     ss_crash_fence();
     ss_store_release(&header->txn_state, SS_TXN_PREPARED);
     ss_crash_fence();
@@ -279,7 +305,7 @@ static void step_versions(struct commit *c)
 {
     for (size_t k = 0; k < c->nheld; k++) {
         struct ss_stripe *st = c->held[k].st;
-        if ((c->changed >> c->held[k].index & 1) == 0)
+        if (!has_stripe(c->changed, c->held[k].index))
             continue;
         ss_store(&st->redo_kind, SS_REDO_TXN);
         ss_crash_fence();
@@ -364,7 +390,7 @@ int ss_txn_replay(struct ss_held *h)
 static int commit_locked(struct commit *c, size_t *culprit)
 {
     int rc = check_expectations(c, culprit);
-    if (rc != SS_OK || c->changed == 0)
+    if (rc != SS_OK || !c->changes)
         return rc;
     if ((rc = reserve_tables(c)) != SS_OK || (rc = take_blocks(c)) != SS_OK)
         return rc;
@@ -410,18 +436,20 @@ int ss_commit(struct ss_region *r, struct ss_op *ops, size_t count, size_t *culp
     c.r = r;
     c.ops = ops;
     c.count = count;
-    c.stripes = c.changed = 0;
+    c.changes = false;
     c.nheld = 0;
+    memset(c.stripes, 0, sizeof c.stripes);
+    memset(c.changed, 0, sizeof c.changed);
     memset(c.buckets, 0xff, sizeof c.buckets);
     for (size_t i = 0; i < count; i++) {
         int rc = accept(&c, i);
         if (rc != SS_OK)
             return rc;
     }
-    if (c.changed != 0 && ss_is_unlinked(r))
+    if (c.changes && ss_is_unlinked(r))
         return SS_UNLINKED;
 
-    bool needs_record = c.changed != 0 && count > 1;
+    bool needs_record = c.changes && count > 1;
     int rc = needs_record ? lock_record(r, wait) : SS_OK;
     if (rc != SS_OK)
         return rc;
@@ -431,7 +459,7 @@ int ss_commit(struct ss_region *r, struct ss_op *ops, size_t count, size_t *culp
     unlock_stripes(&c);
     if (needs_record)
         ss_mutex_unlock(&r->header->txn_mutex);
-    if (c.changed != 0)
+    if (c.changes)
         ss_notify(r);
     return rc;
 }

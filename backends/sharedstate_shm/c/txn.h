@@ -31,7 +31,8 @@
  *
  * Invariants:
  *   X1  state != IDLE: txn_stripes names every stripe whose version may be odd
- *       on behalf of the record.
+ *       on behalf of the record.  All words of the set are stored before the
+ *       state is PREPARED, and not again before it has been IDLE.
  *   X2  COMMITTED: the record is complete, and all of those were odd at once.
  */
 #ifndef SS_TXN_H
