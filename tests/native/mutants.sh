@@ -102,6 +102,11 @@ mutant span_without_end heap.c \
     's/^    return next != base \+ first \? next : 0;/    return next;/' \
     table full_region
 
+# Only the stripe at hand is swept when the heap is full.
+mutant sweep_of_one_stripe room.c \
+    's/held == NULL && ss_lock\(r, stripe, SS_TRY, &other\) != SS_OK/held == NULL/' \
+    table other_stripes
+
 # H1: the pages behind a head are not marked as taken.
 mutant pages_without_rest heap.c \
     '/^static int take_pages/,/^}/{/for \(uint64_t i = 1; i < count; i\+\+\)/,/ss_page_word\(SS_PAGE_REST/d}' \

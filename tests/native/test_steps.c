@@ -470,6 +470,25 @@ static void fill_evicting(size_t length, uint64_t evictions)
 static void fill_with_small(void) { fill_evicting(100, 4000); }
 static void fill_with_large(void) { fill_evicting(3000, 400); } /* few, or a sweep takes a million instructions */
 
+/* Full, but for what was deleted in other stripes than that of "k". */
+static void fill_and_free_elsewhere(void)
+{
+    struct ss_value v = text_value(big, 3000);
+    char key[24];
+    uint64_t g;
+    int n = 0, rc;
+    do {
+        snprintf(key, sizeof key, "filler-%d", n++);
+        rc = ss_put(r, key, strlen(key), &v, 0, SS_ANY, &g, WAIT_LONG);
+    } while (rc == SS_OK);
+    CHECK_EQ(rc, SS_NOSPC);
+    while (n-- > 0) {
+        snprintf(key, sizeof key, "filler-%d", n);
+        if ((ss_hash(key, strlen(key), r->seed) ^ ss_hash("k", 1, r->seed)) & r->stripe_mask)
+            CHECK(del(r, key) <= SS_MISSING);
+    }
+}
+
 static void add_expired(void)
 {
     struct ss_value v = int_value(1);
@@ -548,6 +567,7 @@ static const struct scenario scenarios[] = {
     {"delete", text_short, remove_k, text_or_absent, 1, 0, false},
     {"set of a new run of pages", NULL, text_run, absent_or_run, 1, 0, false},
     {"run replaced by a longer run", text_run, text_long_run, run_or_longer_run, 4, 0, false},
+    {"set after a sweep of other stripes", fill_and_free_elsewhere, text_run, absent_or_run, 4, 0, false},
     {"growth of the table", fill_to_the_brink, int_5, absent_or_int_5, 1, 0, false},
     {"further growth of the table", fill_to_the_next_brink, int_5, absent_or_int_5, 1, 0, false},
     {"commit of four keys, one stripe", prepare_commit, commit_four, commit_or_not, 1, 0, false},

@@ -371,6 +371,34 @@ static void a_full_region_refuses_and_loses_nothing(void)
     ss_close(r);
 }
 
+static void what_other_stripes_have_freed_serves_a_large_value(void)
+{
+    /* A run of three pages for a key of one stripe, where only the three others had anything to give back. */
+    struct ss_region *r = new_region(MIB, 4, 0);
+    static unsigned char payload[9000];
+    struct ss_value small = text_value(payload, 200), large = text_value(payload, sizeof payload);
+    uint64_t g, own = 0, n;
+    size_t used;
+    char key[24], buffer[16];
+
+    CHECK_OK(put_int(r, "large", 0));
+    for (int i = 0, rc = SS_OK; rc == SS_OK; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        rc = ss_put(r, key, strlen(key), &small, 0, SS_ANY, &g, SS_TRY);
+    }
+    for (uint32_t s = 0; s < 4; s++) {
+        CHECK_OK(ss_keys(r, s, "large", 5, buffer, sizeof buffer, &used, &n, SS_TRY));
+        if (n == 0)
+            CHECK_OK(ss_clear(r, s, "k", 1, &n, SS_TRY));
+        else
+            own++;
+    }
+    CHECK_EQ(own, 1);
+    CHECK_OK(ss_put(r, "large", 5, &large, 0, SS_ANY, &g, SS_TRY));
+    must_be_whole(r, true);
+    ss_close(r);
+}
+
 static void a_small_region_holds_values_of_many_sizes(void)
 {
     /* Of 16 to 4,000 bytes, the shorter the more often: more than half of 1 MiB and two thirds of 8 MiB before the first NOSPC. */
@@ -517,6 +545,7 @@ int main(int argc, char **argv)
         TEST(a_commit_of_4096_keys_grows_the_tables_first),
         TEST(values_of_any_size_come_back),
         TEST(a_full_region_refuses_and_loses_nothing),
+        TEST(what_other_stripes_have_freed_serves_a_large_value),
         TEST(a_small_region_holds_values_of_many_sizes),
         TEST(a_region_begins_small_with_as_many_stripes_as_befit_its_size),
         TEST(eviction_makes_room_for_values_of_any_size),

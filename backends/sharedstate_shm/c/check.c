@@ -148,8 +148,7 @@ static uint64_t blocks_owned(const struct ss_held *h)
     struct ss_span span;
 
     for (uint64_t page = 0; page < pages; page++) {
-        enum ss_page_kind kind = ss_page_kind(ss_load(&h->r->pages[page]));
-        if ((kind == SS_PAGE_SPAN || kind == SS_PAGE_RUN) &&
+        if (ss_page_may_head(ss_load(&h->r->pages[page]), h->index) &&
             ss_heap_span_of(h->r, h->index, ss_page_offset(h->r, page), &span) == SS_OK)
             blocks += (ss_page_count(span.word) << SS_PAGE_SHIFT) / ss_span_block_bytes(&span);
     }

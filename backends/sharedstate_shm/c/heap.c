@@ -344,8 +344,8 @@ int ss_heap_sweep(struct ss_held *h)
     ss_crash_fence();
     for (uint64_t page = 0; page < end;) {
         /* Words of other stripes' pages may change meanwhile; ours do not. */
-        struct ss_span span = {.page = page, .word = sound_head(r, page, end)};
-        if (span.word == 0 || ss_page_stripe(span.word) != h->index) {
+        struct ss_span span = {.page = page};
+        if (!ss_page_may_head(ss_load(&r->pages[page]), h->index) || (span.word = sound_head(r, page, end)) == 0) {
             page++;
             continue;
         }

@@ -37,6 +37,13 @@ void ss_pages_unlock(const struct ss_region *r);
 int ss_heap_span_of(const struct ss_region *r, uint32_t stripe, uint64_t offset, struct ss_span *span);
 uint64_t ss_span_block_bytes(const struct ss_span *span);
 
+/* Whether a page word may be the head of a span or run of `stripe`.  Nearly none is,
+ * and to look for those of one stripe means to look at all: so this comes first. */
+static inline bool ss_page_may_head(uint64_t word, uint32_t stripe)
+{
+    return ss_page_stripe(word) == stripe && (ss_page_kind(word) == SS_PAGE_SPAN || ss_page_kind(word) == SS_PAGE_RUN);
+}
+
 /* Take a block for `bytes`; its contents are for the caller to fill.  SS_OK,
  * SS_NOSPC, SS_CORRUPT, or as ss_mutex_lock() for the page mutex. */
 int ss_heap_take(struct ss_held *h, uint64_t bytes, uint64_t *offset);

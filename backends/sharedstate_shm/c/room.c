@@ -7,7 +7,7 @@
 enum {
     CLOCK_STEPS = 512, /* slots looked at for a victim of the same class, and a quarter of the table */
     STAGE_RECLAIM_HELD = 0,
-    STAGE_RECLAIM_ALL,
+    STAGE_RECLAIM_OTHERS,
     STAGE_EVICT_OLD,
     STAGE_EVICT_OLD_AGAIN, /* the first look may have found all of them young */
     STAGE_EVICT_WINDOWS,
@@ -132,11 +132,10 @@ static int evict_pages(struct ss_held *h, uint64_t first, uint64_t count, uint64
 
     *freed = 0;
     for (uint64_t n = 0; n < count && *freed < pages; n++) {
-        uint64_t page = (first + n) % end, base = r->at.heap + (page << SS_PAGE_SHIFT);
-        enum ss_page_kind kind = ss_page_kind(ss_load(&r->pages[page]));
+        uint64_t page = (first + n) % end, base = ss_page_offset(r, page);
         struct ss_span span;
         bool done;
-        if ((kind != SS_PAGE_SPAN && kind != SS_PAGE_RUN) || ss_heap_span_of(r, h->index, base, &span) != SS_OK)
+        if (!ss_page_may_head(ss_load(&r->pages[page]), h->index) || ss_heap_span_of(r, h->index, base, &span) != SS_OK)
             continue;
         int rc = evict_span(h, base, &span, pins, spare_young, &done);
         if (rc != SS_OK)
@@ -169,28 +168,37 @@ static struct ss_held *find_held(const struct ss_room *room, uint32_t stripe)
     return NULL;
 }
 
-/* In every stripe that can be had: reclaim, or with `window` evict what lies in
+/* In one stripe, if it can be had: reclaim, or with `window` evict what lies in
  * the window of that many pages at `first`. */
-static int everywhere(struct ss_room *room, struct ss_held *h, uint64_t first, uint64_t window, bool *gained)
+static int in_stripe(struct ss_room *room, struct ss_region *r, uint32_t stripe, uint64_t first, uint64_t window, bool *gained)
 {
-    struct ss_region *r = h->r;
+    struct ss_held *held = find_held(room, stripe), other;
+    uint64_t freed = 0;
+    int rc;
+
+    if (held == NULL && ss_lock(r, stripe, SS_TRY, &other) != SS_OK)
+        return SS_OK;
+    if (window == 0)
+        rc = reclaim(held != NULL ? held : &other, room->pins, gained);
+    else
+        rc = evict_pages(held != NULL ? held : &other, first, window, UINT64_MAX, room->pins, false, &freed);
+    *gained |= freed != 0;
+    if (held == NULL)
+        ss_unlock(&other);
+    return rc == SS_WOULDBLOCK || rc == SS_TIMEOUT ? SS_OK : rc; /* only another stripe's page mutex */
+}
+
+/* In the stripes that no earlier call came to, until so many pages are free: to
+ * sweep all at once could take as long as the caller is willing to wait. */
+static int reclaim_others(struct ss_room *room, uint64_t need, bool *gained)
+{
+    struct ss_region *r = room->held->r;
     int rc = SS_OK;
 
-    for (uint32_t i = 0; i < r->at.nstripes && rc == SS_OK; i++) {
-        uint32_t stripe = (h->index + i) & r->stripe_mask;
-        struct ss_held *held = find_held(room, stripe), other;
-        uint64_t freed = 0;
-        if (held == NULL && ss_lock(r, stripe, SS_TRY, &other) != SS_OK)
-            continue;
-        if (window == 0)
-            rc = reclaim(held != NULL ? held : &other, room->pins, gained);
-        else
-            rc = evict_pages(held != NULL ? held : &other, first, window, UINT64_MAX, room->pins, false, &freed);
-        *gained |= freed != 0;
-        if (held == NULL)
-            ss_unlock(&other);
-    }
-    return rc == SS_WOULDBLOCK || rc == SS_TIMEOUT ? SS_OK : rc; /* only another stripe's page mutex */
+    while (rc == SS_OK && room->reclaimed < r->at.nstripes &&
+           !(*gained && ss_load(&r->header->pages_used) + need <= r->at.heap_pages))
+        rc = in_stripe(room, r, (room->held->index + room->reclaimed++) & r->stripe_mask, 0, 0, gained);
+    return rc;
 }
 
 /* A span may begin up to three pages before the window and reach into it. */
@@ -205,7 +213,9 @@ static int evict_window(struct ss_room *room, struct ss_held *h, uint64_t need, 
     }
     if (first + need > end)
         first = 0;
-    int rc = everywhere(room, h, first < 3 ? 0 : first - 3, need + 3, gained);
+    int rc = SS_OK;
+    for (uint32_t i = 0; i < h->r->at.nstripes && rc == SS_OK; i++)
+        rc = in_stripe(room, h->r, (h->index + i) & h->r->stripe_mask, first < 3 ? 0 : first - 3, need + 3, gained);
     ss_store(&h->r->header->evict_hand, first + need);
     return rc;
 }
@@ -230,11 +240,12 @@ int ss_room_make(struct ss_room *room, struct ss_held *h, uint64_t bytes)
         switch (room->stage) {
         case STAGE_RECLAIM_HELD:
             rc = reclaim(h, room->pins, &gained);
-            room->stage = STAGE_RECLAIM_ALL;
+            room->stage = STAGE_RECLAIM_OTHERS;
             break;
-        case STAGE_RECLAIM_ALL:
-            rc = everywhere(room, h, 0, 0, &gained);
-            room->stage = (h->r->flags & SS_EVICT) ? STAGE_EVICT_OLD : STAGE_GIVE_UP;
+        case STAGE_RECLAIM_OTHERS:
+            rc = reclaim_others(room, need, &gained);
+            if (room->reclaimed == h->r->at.nstripes)
+                room->stage = (h->r->flags & SS_EVICT) ? STAGE_EVICT_OLD : STAGE_GIVE_UP;
             break;
         case STAGE_EVICT_OLD:
         case STAGE_EVICT_OLD_AGAIN:

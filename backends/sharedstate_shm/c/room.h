@@ -1,7 +1,7 @@
 /* room.h - a block at any price that the region's policy allows.
  *
  * When the heap has nothing left, in this order: drop what has expired and
- * sweep, in the stripe at hand, then in the others.  With SS_EVICT, evict an old
+ * sweep, in the stripe at hand, then in one after another.  With SS_EVICT, evict an old
  * entry of the same size class; or else whole spans of old entries of this
  * stripe, since only whole pages serve another class; or else whatever lies in
  * the next window of adjacent pages, since a large value needs a run of them.
@@ -26,6 +26,7 @@ struct ss_room {
     size_t count;
     const struct ss_pins *pins;
     unsigned stage;       /* start with 0 */
+    uint32_t reclaimed;   /* start with 0 */
     uint64_t windows;     /* start with 0 */
 };
 

@@ -80,7 +80,8 @@ static int start(struct ss_region *r, uint32_t stripe, const void *prefix, size_
         return SS_INVALID;
     int rc = ss_lock(r, stripe, wait, h);
     if (rc == SS_OK)
-        *c = (struct cursor){.h = h, .prefix = prefix, .prefix_length = prefix_length, .next = h->mask + 1};
+        *c = (struct cursor){.h = h, .prefix = prefix, .prefix_length = prefix_length,
+                             .next = ss_load(&h->st->live) != 0 ? h->mask + 1 : 0};
     return rc;
 }
 
