@@ -201,6 +201,21 @@ def test_a_flipped_header_bit_is_refused(url: str, byte: int) -> None:
         sharedstate.open(url)
 
 
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_region_of_another_format_version_is_refused_by_that_name(url: str, version: int) -> None:
+    """A region that an older or newer release made raises UnavailableError with both versions, and can be removed."""
+    sharedstate.open(url).close()
+    with open(REGION, "r+b") as file:
+        file.seek(8)
+        file.write(version.to_bytes(4, sys.byteorder))
+
+    with pytest.raises(UnavailableError, match=f"format version {version}, this library reads version 2"):
+        sharedstate.open(url)
+
+    sharedstate.remove(url)
+    assert not os.path.exists(REGION)
+
+
 def test_a_symbolic_link_is_refused(url: str, tmp_path: os.PathLike[str]) -> None:
     """A link in place of the region raises StoreAccessError, and its target is untouched."""
     target = os.path.join(tmp_path, "target")

@@ -114,7 +114,7 @@ static PyObject *unlink_region(PyObject *module, PyObject *args)
     }
     if (status == SS_OK || status == SS_MISSING)
         Py_RETURN_NONE;
-    return core_open_failed(status, name);
+    return core_open_failed(status, directory, name);
 }
 
 static PyMethodDef methods[] = {

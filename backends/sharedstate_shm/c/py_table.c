@@ -96,11 +96,15 @@ static PyObject *table_close(PyObject *object, PyObject *Py_UNUSED(ignored))
 
 /* ---- the type ------------------------------------------------------------ */
 
-PyObject *core_open_failed(int status, const char *name)
+PyObject *core_open_failed(int status, int directory, const char *name)
 {
     if (status == SS_SYS)
         return PyErr_SetFromErrnoWithFilename(PyExc_OSError, name);
-    PyObject *facts = Py_BuildValue("(is)", status, ss_strerror(status));
+    PyObject *reason = status == SS_VERSION
+        ? PyUnicode_FromFormat("the region has format version %u, this library reads version %d",
+                               (unsigned)ss_version_of(directory, name), SS_FORMAT)
+        : PyUnicode_FromString(ss_strerror(status));
+    PyObject *facts = reason ? Py_BuildValue("(iN)", status, reason) : NULL;
     if (facts) {
         PyErr_SetObject(PyExc_ValueError, facts);
         Py_DECREF(facts);
@@ -130,7 +134,7 @@ PyObject *core_open(PyObject *module, PyObject *args)
     Py_BEGIN_ALLOW_THREADS status = ss_open(directory, name, &options, &region);
     Py_END_ALLOW_THREADS
     if (status != SS_OK)
-        return core_open_failed(status, name);
+        return core_open_failed(status, directory, name);
     struct table *self = (struct table *)state->table_type->tp_alloc(state->table_type, 0);
     if (!self) {
         ss_close(region);

@@ -12,6 +12,6 @@ extern PyType_Spec core_table_spec; /* immutable: the type itself is made per mo
 PyObject *core_open(PyObject *module, PyObject *args);
 
 /* Set the exception for an ss_open() or ss_unlink() that failed.  Returns NULL. */
-PyObject *core_open_failed(int status, const char *name);
+PyObject *core_open_failed(int status, int directory, const char *name);
 
 #endif

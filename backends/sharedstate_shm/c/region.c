@@ -400,6 +400,17 @@ int ss_open(int dirfd, const char *name, const struct ss_options *o, struct ss_r
     return rc;
 }
 
+uint32_t ss_version_of(int dirfd, const char *name)
+{
+    struct ss_fixed fixed;
+    int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return 0;
+    ssize_t n = pread(fd, &fixed, sizeof fixed, 0);
+    close(fd);
+    return n == sizeof fixed && fixed.magic == SS_MAGIC ? fixed.version : 0;
+}
+
 int ss_unlink(struct ss_region *r, int dirfd, const char *name)
 {
     ss_store_release(&r->header->unlinked, 1);

@@ -97,6 +97,10 @@ struct ss_info {
  * When attaching, size, nstripes, mode and SS_EVICT are the region's own. */
 int ss_open(int dirfd, const char *name, const struct ss_options *options, struct ss_region **out);
 
+/* The format version that the file `name` claims to have, 0 if it is no region:
+ * to say more about SS_VERSION. */
+uint32_t ss_version_of(int dirfd, const char *name);
+
 /* Unmap.  No thread may be inside any call on `region`. */
 void ss_close(struct ss_region *region);
 
