@@ -4,6 +4,7 @@ from sharedstate.backend.contract import Backend, add_numbers
 from sharedstate.backend.files import advise_on_denial, make_directory, open_private, translate_os_error
 from sharedstate.backend.forks import close_on_fork, fork_epoch, keep_on_fork, open_unshared
 from sharedstate.backend.locks import FileLock, Lock, LockDirectory
+from sharedstate.backend.mutexes import Mutex
 from sharedstate.backend.places import state_directory
 from sharedstate.backend.presence import Presence, PresenceFiles, new_sharer
 from sharedstate.backend.urls import StoreUrl, format_size, parse_url
@@ -17,6 +18,7 @@ __all__ = [
     "FileLock",
     "Lock",
     "LockDirectory",
+    "Mutex",
     "Presence",
     "PresenceFiles",
     "StoreUrl",

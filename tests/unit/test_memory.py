@@ -225,3 +225,18 @@ def test_write_that_is_interrupted_leaves_nothing_held(backend: MemoryBackend) -
     thread.join(timeout=10)
 
     assert backend.get("k") == 2
+
+
+def test_lock_that_is_interrupted_is_held_by_nobody_for_ever(backend: MemoryBackend) -> None:
+    """Whichever line of a turn an exception of a signal handler hits, the object can be released, or acquired again."""
+    lock = backend.lock("l", timeout_s=1)
+
+    def turn() -> None:
+        if not lock.is_held():
+            lock.acquire()
+        lock.release()
+
+    interrupt(turn, times=500)
+
+    turn()
+    assert backend.lock("l").try_acquire()
