@@ -104,7 +104,10 @@ class Lock(ABC):
             self._token = self._seize(deadline)
             self._holder = me
         except BaseException:
-            self._end_turn()
+            try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import
+                self._turn.release()
+            except RuntimeError:
+                pass  # it was never ours
             raise
         return self._token
 
@@ -129,7 +132,7 @@ class Lock(ABC):
         try:
             self._free()
         finally:
-            self._end_turn()
+            self._turn.release()  # not by a function of Python: on the way into it an exception would skip it
         if loss is not None:
             raise LockLostError(name=self.name, reason=loss)
 
@@ -172,12 +175,6 @@ class Lock(ABC):
     def _take_turn(self, deadline: Deadline) -> None:
         if not self._turn.acquire(timeout=deadline.remaining_s(TIMEOUT_MAX)):
             raise deadline.timed_out(self.url, f"lock {self.name!r}", "another thread through the same Lock object")
-
-    def _end_turn(self) -> None:
-        try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import
-            self._turn.release()
-        except RuntimeError:
-            pass  # it was never ours
 
     def _require_holder(self) -> None:
         if self._epoch != fork_epoch():

@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import sharedstate
 from sharedstate.backend import Deadline, LockDirectory
 from sharedstate.errors import (
     CapacityError,
@@ -29,6 +32,7 @@ from sharedstate.testing.conformance.support import interrupt
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from types import FrameType
 
 TRY = """
 import sys
@@ -256,7 +260,7 @@ def test_long_timeouts_are_as_long_as_they_say(locks: LockDirectory, timeout_s: 
         assert locks.lock("n").acquire(negative)
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of open()
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of open()
 def test_interrupted_acquire_or_release_keeps_nothing_for_ever(locks: LockDirectory) -> None:
     """Whichever line an exception of a signal handler hits, the object can be released, or acquired, afterwards."""
     lock = locks.lock("n", timeout_s=1)
@@ -272,6 +276,51 @@ def test_interrupted_acquire_or_release_keeps_nothing_for_ever(locks: LockDirect
     assert try_in_thread(locks, "n") == "True"
     with lock:
         assert try_in_thread(locks, "n") == "False"
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_turn_that_is_interrupted_on_the_way_into_any_function_lets_others_have_theirs(
+    locks: LockDirectory, scheme: str
+) -> None:
+    """Python runs signal handlers there: what they raise costs no thread its turn through the same object."""
+    with sharedstate.open("memory:interrupted-turns") as store, ThreadPoolExecutor(1) as other:
+        lock = locks.lock("n") if scheme == "file" else store.lock("n")
+
+        def turn() -> None:
+            if not lock.is_held():
+                lock.acquire(0)
+            lock.release()
+
+        for due in count(1):
+            if not _is_interrupted(turn, due):
+                break
+            turn()
+            other.submit(turn).result(timeout=10)
+    sharedstate.remove(store.url)
+    assert due > 10
+
+
+def _is_interrupted(body: Callable[[], None], due: int) -> bool:
+    """Run `body`, and raise an exception as its `due`-th function of Python begins; return whether it has so many."""
+
+    class Interruption(BaseException): ...
+
+    calls = 0
+
+    def trace(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+        if calls == due:
+            raise Interruption  # which ends the tracing
+
+    sys.settrace(trace)
+    try:
+        body()
+    except Interruption:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
 
 
 def test_not_re_entrant(locks: LockDirectory) -> None:
