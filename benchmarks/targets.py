@@ -117,7 +117,8 @@ TARGETS: Final = (
     Target("sqlite set int / raw sqlite3", _slower("set-int", "sqlite", "raw sqlite3"), 1.4),
     Target("diskcache get int / sqlite", _faster("get-int", "sqlite", "diskcache"), 1.5, at_least=True),
     Target("diskcache set int / sqlite", _faster("set-int", "sqlite", "diskcache"), 1.5, at_least=True),
-    Target("memory get int / dict+Lock", _slower("get-int", "memory", "dict+Lock"), 1.0),
+    Target("memory get int / dict+Lock", _slower("get-int", "memory", "dict+Lock"), 0.7),
+    Target("memory set int / dict+Lock", _slower("set-int", "memory", "dict+Lock"), 0.7),
     Target(
         "msgpack encode 1 KiB dict / ours", _faster("encode-dict", "sharedstate codec", "msgpack"), 1.5, at_least=True
     ),

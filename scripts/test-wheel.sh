@@ -32,6 +32,7 @@ check() {
 check complete '
 import doctest, sharedstate, sharedstate.values
 assert sharedstate.values.ACCELERATED, "the wheel holds no C codec"
+import sharedstate_memory._entries
 failed, tried = doctest.testfile("README.md", module_relative=False)
 assert tried > 10 and not failed, (failed, tried)
 print(f"README: {tried} examples passed in an empty environment")

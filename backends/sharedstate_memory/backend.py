@@ -2,22 +2,17 @@
 
 A shared store's semantics without sharing: values are copied in and out, so
 that changing the URL never changes what the program does.  Scalars, which
-nobody can change, are kept as they are; containers are kept encoded.
+nobody can change, are kept as they are; all else is kept encoded.
 
-Thread safety: every method, from any thread.  Reads of one key take no lock: an
-entry is one tuple, replaced and never changed.
+The entries are an `Entries`, whose every method is atomic: the C module
+`_entries`, or where that is not built `entries.py`, which states the invariants
+M1 to M8.  What stands here is the rest: names, checks, containers, locks.  The
+verbs that a program calls a million times are a `Handle`'s own bound methods,
+put on the instance.
 
-Invariants, with `lock` held:
-    M1  every stored generation is at most `last`
-    M2  `last` only grows, so a deleted key never reuses a generation
-    M3  an entry that is visible is complete, and so is a transaction: its
-        entries appear by one call of C
-    M4  a signal handler, or a finalizer that the garbage collector runs, may
-        write while its own thread is inside: the lock is re-entrant, and each
-        write looks whether `last` has moved since it began, and then begins
-        anew.  From that look to the last change no Python code is called, so
-        no such code can come in between
-Fork: hooks hold every lock across it, so the child's copy is whole.
+Thread safety: every method, from any thread; no lock is held here while an
+`Entries` is at work.
+Fork: hooks hold every store across it, so the child's copy is whole.
 """
 
 from __future__ import annotations
@@ -26,37 +21,29 @@ import os
 import time
 from _thread import TIMEOUT_MAX, LockType, allocate_lock
 
-from sharedstate.backend import Backend, Deadline, Lock, Mutex, Presence, add_numbers, check_ttl, new_sharer
-from sharedstate.errors import ClosedError, ConflictError, CorruptError, UnavailableError
-from sharedstate.model import (
-    ABSENT,
-    Entry,
-    LockRecord,
-    Owner,
-    Put,
-    Sharer,
-    Write,
-)
+from sharedstate.backend import Backend, Deadline, Lock, Mutex, Presence, check_ttl, new_sharer
+from sharedstate.errors import ClosedError, CorruptError, UnavailableError
+from sharedstate.model import ABSENT, DELETE, Entry, LockRecord, Owner, Sharer
 from sharedstate.values import check_key, decode, encode
 from sharedstate_memory.offer import CAPABILITIES
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, Final
+    from typing import Any, Final, NoReturn
 
     from sharedstate.backend import StoreUrl
+    from sharedstate.model import Put, Write
+    from sharedstate_memory._entries import Change, Stored
 
-_CONTAINERS: Final = frozenset({list, tuple, dict})
-_PURGE_AFTER: Final = 1000
-_GONE: Final = (None, False, 0.0)  # for a delete, what `_prepare` is for a put
+try:
+    from sharedstate_memory._entries import Entries, Handle
+except ImportError:
+    if TYPE_CHECKING:
+        raise
+    from sharedstate_memory.entries import Entries, Handle
 
-
-if TYPE_CHECKING:
-    # Value (a scalar, or the bytes of an encoded container), is it encoded,
-    # generation, deadline on the boot clock.  A plain tuple: making a named one
-    # would cost more than the rest of a write.
-    _Stored = tuple[Any, bool, int, float | None]
+_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 
 
 class _Mutex:
@@ -73,37 +60,10 @@ class _Table:
     """One store of this interpreter: what all its handles share."""
 
     def __init__(self) -> None:
-        self.lock = Mutex()
-        self.entries: dict[str, _Stored] = {}  # guarded by lock; single reads need none
-        self.last = ABSENT  # guarded by lock; the newest generation, also of deletes
-        self.expiring = 0  # guarded by lock; entries with a deadline written since the last purge
-        self.waiters: list[LockType] = []  # guarded by lock
-        self.mutexes: dict[str, _Mutex] = {}  # guarded by lock
-        self.sharers: dict[str, Sharer] = {}  # guarded by lock; by token
-        self.is_removed = False  # guarded by lock
-
-    def wake_locked(self) -> None:
-        """Let every waiter look again."""
-        while self.waiters:
-            self.waiters.pop().release()
-
-    def purge_locked(self) -> None:
-        """Drop expired entries, once enough were written to pay for the walk."""
-        if self.expiring < max(_PURGE_AFTER, len(self.entries) // 2):
-            return
-        self.expiring = 0
-        now = _now()
-        for key, stored in self.entries.copy().items():
-            if _is_past(stored, now):
-                self.drop_locked(key, stored)
-
-    def drop_locked(self, key: str, stored: _Stored) -> None:
-        """Forget an entry that is absent by its deadline, unless another one has taken its place (M4)."""
-        try:
-            if self.entries[key] is stored:
-                del self.entries[key]
-        except KeyError:
-            pass
+        self.entries = Entries()
+        # Each use of these two is one call of C, and so atomic.
+        self.mutexes: dict[str, _Mutex] = {}
+        self.sharers: dict[str, Sharer] = {}  # by token
 
 
 _tables: dict[str, _Table] = {}  # guarded by _tables_lock
@@ -113,18 +73,18 @@ _tables_lock = Mutex()  # a finalizer may open a store
 def _before_fork() -> None:
     _tables_lock.acquire()
     for table in _tables.values():
-        table.lock.acquire()
+        table.entries.hold()
 
 
 def _after_fork_in_parent() -> None:
     for table in _tables.values():
-        table.lock.release()
+        table.entries.let_go()
     _tables_lock.release()
 
 
 def _after_fork_in_child() -> None:
     for table in _tables.values():
-        table.waiters.clear()
+        table.entries.after_fork_in_child()
         table.sharers.clear()  # they are the parent's
         for mutex in table.mutexes.values():
             mutex.lock = allocate_lock()  # the parent's holders are not here
@@ -136,10 +96,6 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, 
 
 def _now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _is_past(stored: _Stored, now: float) -> bool:
-    return stored[3] is not None and stored[3] <= now
 
 
 def connect(url: StoreUrl) -> MemoryBackend:
@@ -170,28 +126,13 @@ def remove(url: StoreUrl) -> None:
         table = _tables.pop(name, None)
     if table is None:
         raise UnavailableError(url=url.text, reason="this interpreter has no such store", advice="Nothing to remove.")
-    with table.lock:
-        table.is_removed = True
-        table.entries.clear()
-        table.wake_locked()
+    table.entries.remove()
 
 
 def temporary_url(directory: str) -> str:
     """Return the URL of a store that does not exist yet, for an experiment; `directory` is not used."""
     del directory
     return f"memory:probe-{os.urandom(8).hex()}"
-
-
-class _ClosedEntries(dict[str, "_Stored"]):
-    """What a closed handle reads from."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        self._url = url
-
-    def get(self, *_arguments: Any) -> Any:
-        """Refuse."""
-        raise ClosedError(url=self._url)
 
 
 class MemoryBackend(Backend):
@@ -202,210 +143,105 @@ class MemoryBackend(Backend):
     def __init__(self, url: str, table: _Table) -> None:
         self.url = url
         self._table: _Table | None = table
-        self._entries = table.entries  # the table's own dict, for reads without a lock
+        self._handle = handle = Handle(table.entries, url, _refuse)
+        self.get = handle.get  # type: ignore[method-assign]
+        self.set = handle.set  # type: ignore[method-assign]
+        self.increment = handle.increment  # type: ignore[method-assign]
 
-    # --- Reading ------------------------------------------------------------
+    # The three that only hand on to the handle are what a type checker and a
+    # subclass see; each instance has the handle's own in their place.
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return the value of `key`, or `default`."""
-        try:
-            stored = self._entries.get(key)
-        except TypeError:  # unhashable
-            stored = None
-        if stored is None:
-            check_key(key)
-            return default
-        value, is_encoded, _, expires_at = stored
-        if expires_at is not None and expires_at <= _now():
-            return default
-        return decode(value) if is_encoded else value
-
-    def read(self, key: str) -> Entry | None:
-        """Return the entry of `key`, or None."""
-        check_key(key)
-        stored = self._entries.get(key)
-        return None if stored is None or _is_past(stored, _now()) else _entry(stored)
-
-    def generation(self, key: str) -> int:
-        """Return the generation of `key`, `ABSENT` if there is none."""
-        check_key(key)
-        stored = self._entries.get(key)
-        return ABSENT if stored is None or _is_past(stored, _now()) else stored[2]
-
-    def keys(self, prefix: str = "") -> list[str]:
-        """Return the keys that start with `prefix`."""
-        table, now = self._open_table(), _now()
-        with table.lock:
-            entries = table.entries.copy()
-        return [key for key, stored in entries.items() if key.startswith(prefix) and not _is_past(stored, now)]
-
-    # --- Writing ------------------------------------------------------------
+        return self._handle.get(key, default)
 
     def set(self, key: str, value: Any, ttl_s: float | None = None) -> None:
-        """Store `value`, whatever was there."""
-        check_key(key)
-        table = self._open_table()
-        kept, is_encoded = _pack(value)
-        expires_at = None if ttl_s is None else _deadline(ttl_s)
-        with table.lock:  # and not acquire(), after which an exception of a signal handler would leave it held
-            while True:
-                generation = table.last + 1
-                stored = (kept, is_encoded, generation, expires_at)
-                if generation > table.last:  # M4
-                    break
-            table.last = generation
-            table.entries[key] = stored
-            if expires_at is not None:
-                table.expiring += 1
-                table.purge_locked()
-            if table.waiters:
-                table.wake_locked()
+        self._handle.set(key, value, ttl_s)
 
     def increment(
         self, key: str, by: int | float = 1, initial: int | float = 0, ttl_s: float | None = None
     ) -> int | float:
-        """Add `by` to the number at `key` and return the sum."""
+        return self._handle.increment(key, by, initial, ttl_s)
+
+    # --- Reading ------------------------------------------------------------
+
+    def read(self, key: str) -> Entry | None:
         check_key(key)
-        table = self._open_table()
-        created_until = None if ttl_s is None else _deadline(ttl_s)
-        with table.lock:
-            while True:
-                generation = table.last + 1
-                stored = table.entries.get(key)
-                if stored is None or _is_past(stored, _now()):
-                    total, expires_at = add_numbers(key, initial, by), created_until
-                else:
-                    total, expires_at = add_numbers(key, _entry(stored).value, by), stored[3]
-                counted = (total, False, generation, expires_at)
-                if generation > table.last:  # M4
-                    break
-            table.last = generation
-            table.entries[key] = counted
-            if stored is None and expires_at is not None:
-                table.expiring += 1
-                table.purge_locked()
-            table.wake_locked()
-            return total
+        stored = self._entries().look(key)
+        return None if stored is None else _entry(stored)
+
+    def generation(self, key: str) -> int:
+        check_key(key)
+        stored = self._entries().look(key)
+        return ABSENT if stored is None else stored[2]
+
+    def keys(self, prefix: str = "") -> list[str]:
+        return self._open_table().entries.keys(prefix)
+
+    # --- Writing ------------------------------------------------------------
 
     def take(self, key: str) -> Entry | None:
-        """Remove `key` and return what it was."""
         check_key(key)
-        table = self._open_table()
-        with table.lock:
-            while True:
-                generation = table.last + 1
-                stored = table.entries.get(key)
-                if stored is None or _is_past(stored, _now()):
-                    return None
-                if generation > table.last:  # M4
-                    break
-            table.last = generation
-            del table.entries[key]
-            table.wake_locked()
-        return _entry(stored)
+        stored = self._open_table().entries.take(key)
+        return None if stored is None else _entry(stored)
+
+    def delete(self, key: str) -> bool:
+        check_key(key)
+        return self._open_table().entries.take(key) is not None
 
     def touch(self, key: str, ttl_s: float | None) -> bool:
-        """Let `key` expire at another time."""
         check_key(key)
-        expires_at = None if ttl_s is None else _deadline(ttl_s)
-        table = self._open_table()
-        with table.lock:
-            while True:
-                moved = table.last + 1  # who waits for its expiry must look again
-                stored = table.entries.get(key)
-                if stored is None or _is_past(stored, _now()):
-                    return False
-                touched = (*stored[:3], expires_at)
-                if moved > table.last:  # M4
-                    break
-            table.last = moved
-            table.entries[key] = touched
-            table.expiring += expires_at is not None
-            table.wake_locked()
-            return True
+        expires_at = _deadline(ttl_s)
+        return self._open_table().entries.touch(key, expires_at)
 
     def commit(self, writes: Mapping[str, Write], expected: Mapping[str, int] = {}) -> dict[str, int]:
-        """Apply all of `writes` if every key of `expected` is at that generation."""
         for key in (*writes, *expected):
             check_key(key)
-        packed = {key: _prepare(write) for key, write in writes.items() if isinstance(write, Put)}
-        table = self._open_table()
-        with table.lock:
-            while True:
-                before, now = table.last, _now()
-                for key, generation in expected.items():
-                    stored = table.entries.get(key)
-                    found = ABSENT if stored is None or _is_past(stored, now) else stored[2]
-                    if found != generation:
-                        raise ConflictError(key=key, expected=generation, found=found)
-                # A delete is a write of what has expired: so all appears at once (M3).
-                changes: dict[str, _Stored] = {}
-                for generation, key in enumerate(writes, before + 1):
-                    value, is_encoded, expires_at = packed.get(key, _GONE)
-                    changes[key] = (value, is_encoded, generation, expires_at)
-                after = before + len(changes)
-                if table.last == before:  # M4
-                    break
-            table.last = after
-            table.entries.update(changes)
-            for key, stored in changes.items():
-                if key in packed:
-                    table.expiring += stored[3] is not None
-                else:
-                    table.drop_locked(key, stored)
-            table.purge_locked()
-            table.wake_locked()
-        return {key: stored[2] if key in packed else ABSENT for key, stored in changes.items()}
+        entries = self._open_table().entries
+        changes = {key: None if write is DELETE else _pack(write) for key, write in writes.items()}
+        first = entries.commit(changes, dict(expected))
+        if first is None:
+            _refuse(self.url, True)
+        return {key: ABSENT if changes[key] is None else generation for generation, key in enumerate(changes, first)}
 
     # --- Waiting and locks --------------------------------------------------
 
     def change_token(self) -> int:
         """Return the number of the newest change: a generation, a removal or a new deadline."""
-        table = self._open_table()
-        with table.lock:  # so that it never tells of a write before that can be read
-            return table.last
+        return self._open_table().entries.last
 
     def wait(self, token: int, timeout_s: float | None = None) -> bool:
         """Wait until a write moved the token on."""
-        table, waiter = self._open_table(), allocate_lock()
+        entries, deadline, waiter = self._open_table().entries, Deadline(timeout_s), allocate_lock()
         waiter.acquire()
-        with table.lock:
-            if table.last != token:
-                return True
-            table.waiters.append(waiter)
-        waiter.acquire(timeout=Deadline(timeout_s).remaining_s(TIMEOUT_MAX))
-        with table.lock:
-            if waiter in table.waiters:
-                table.waiters.remove(waiter)
-            return table.last != token
+        wake = waiter.release
+        if entries.enlist(token, wake):
+            try:
+                self._open_table()  # who closes it, or removes the store, wakes those who are enlisted by then
+                waiter.acquire(timeout=deadline.remaining_s(TIMEOUT_MAX))
+            finally:
+                entries.leave(wake)
+        return entries.last != token
 
     def lock(self, name: str, timeout_s: float | None = None) -> Lock:
         """Return the lock of this name."""
         check_key(name)
-        table = self._open_table()
-        with table.lock:
-            mutex = table.mutexes.setdefault(name, _Mutex())
+        mutex = self._open_table().mutexes.setdefault(name, _Mutex())
         return MemoryLock(self.url, name, timeout_s, mutex)
 
     def locks(self) -> list[LockRecord]:
         """Return what each lock says of itself."""
-        table = self._open_table()
-        with table.lock:
-            mutexes = list(table.mutexes.values())
+        mutexes = self._open_table().mutexes.copy().values()
         return [mutex.record._replace(held=mutex.lock.locked()) for mutex in mutexes if mutex.record is not None]
 
     def announce(self, facts: Mapping[str, Any]) -> Presence:
         """Make the caller one of the sharers."""
         table, sharer = self._open_table(), new_sharer(facts)
-        with table.lock:
-            table.sharers[sharer.token] = sharer
+        table.sharers[sharer.token] = sharer
         return MemoryPresence(sharer.token, table)
 
     def sharers(self) -> list[Sharer]:
         """Return those who are present now."""
-        table = self._open_table()
-        with table.lock:
-            return list(table.sharers.values())
+        return list(self._open_table().sharers.copy().values())
 
     def is_present(self, token: str) -> bool:
         """Return whether the sharer of that token is present."""
@@ -415,18 +251,16 @@ class MemoryBackend(Backend):
 
     def stats(self) -> dict[str, int | float | str]:
         """Return the number of entries and the encoded bytes of their values."""
-        table = self._open_table()
-        with table.lock:
-            stored = table.entries.copy()
-        size = sum(len(value) if is_encoded else len(encode(value)) for value, is_encoded, _, _ in stored.values())
-        return {"entries": self.count(), "bytes": size, "capacity_bytes": 0, "generation": table.last}
+        entries = self._open_table().entries
+        rows = entries.snapshot()
+        size = sum(len(value) if is_encoded else len(encode(value)) for _, value, is_encoded, _, _ in rows)
+        return {"entries": self.count(), "bytes": size, "capacity_bytes": 0, "generation": entries.last}
 
     def check(self) -> None:
         """Verify M1, and that every container decodes."""
-        table = self._open_table()
-        with table.lock:
-            entries, last = table.entries.copy(), table.last
-        for key, (value, is_encoded, generation, _) in entries.items():
+        entries = self._open_table().entries
+        rows, last = entries.snapshot(), entries.last  # in this order: `last` only grows
+        for key, value, is_encoded, generation, _ in rows:
             if not ABSENT < generation <= last:
                 raise CorruptError(url=self.url, reason=f"M1: {key!r} is at generation {generation}")
             if is_encoded:
@@ -434,19 +268,21 @@ class MemoryBackend(Backend):
 
     def close(self) -> None:
         """Let go of the table, which stays until the interpreter ends."""
+        self._handle.close()
         table, self._table = self._table, None
-        self._entries = _ClosedEntries(self.url)
         if table is not None:
-            with table.lock:
-                table.wake_locked()  # a thread that waits through this handle must learn of it
+            table.entries.wake()  # a thread that waits through this handle must learn of it
+
+    def _entries(self) -> Entries:
+        table = self._table
+        if table is None:
+            _refuse(self.url, False)
+        return table.entries
 
     def _open_table(self) -> _Table:
         table = self._table
-        if table is None:
-            raise ClosedError(url=self.url)
-        if table.is_removed:
-            advice = "Close this handle and open the store again, which makes a new one."
-            raise UnavailableError(url=self.url, reason="the store was removed", advice=advice)
+        if table is None or table.entries.is_removed:
+            _refuse(self.url, table is not None)
         return table
 
 
@@ -505,22 +341,24 @@ class MemoryLock(Lock):
         self._free()
 
 
-def _entry(stored: _Stored) -> Entry:
+def _entry(stored: Stored) -> Entry:
     value, is_encoded, generation, expires_at = stored
     return Entry(decode(value) if is_encoded else value, generation, expires_at)
 
 
-def _deadline(ttl_s: float) -> float:
+def _deadline(ttl_s: float | None) -> float | None:
     check_ttl(ttl_s)
-    return _now() + ttl_s
+    return None if ttl_s is None else _now() + ttl_s
 
 
-def _prepare(write: Put) -> tuple[Any, bool, float | None]:
-    kept, is_encoded = _pack(write.value)
-    return kept, is_encoded, None if write.ttl_s is None else _deadline(write.ttl_s)
+def _pack(write: Put) -> Change:
+    encoded = encode(write.value)  # refuses what no backend could keep
+    is_encoded = type(write.value) not in _SCALARS
+    return encoded if is_encoded else write.value, is_encoded, _deadline(write.ttl_s)
 
 
-def _pack(value: Any) -> tuple[Any, bool]:
-    """Return what to keep of `value`, and whether it is encoded."""
-    encoded = encode(value)  # refuses what no backend could keep
-    return (encoded, True) if type(value) in _CONTAINERS else (value, False)
+def _refuse(url: str, is_removed: bool) -> NoReturn:
+    if is_removed:
+        advice = "Close this handle and open the store again, which makes a new one."
+        raise UnavailableError(url=url, reason="the store was removed", advice=advice)
+    raise ClosedError(url=url)

@@ -17,7 +17,7 @@ CAPABILITIES: Final = Capabilities(
     max_value_bytes=2**31,
     max_transaction_keys=2**31,
 )
-COSTS: Final = Costs(get_ns=304, set_ns=1600)
+COSTS: Final = Costs(get_ns=140, set_ns=173)
 
 
 def url_for(name: str) -> str:

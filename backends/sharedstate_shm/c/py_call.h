@@ -13,6 +13,7 @@
 #ifndef SS_PY_CALL_H
 #define SS_PY_CALL_H
 
+#include "arguments.h"
 #include "py_convert.h"
 
 enum { SLICE_NS = 50 * 1000 * 1000 }; /* how often a waiter looks after signals */
@@ -52,25 +53,7 @@ static inline int may_go_on(uint64_t end)
         }                                                                   \
     } while (0)
 
-/* ---- arguments ----------------------------------------------------------- */
-
-struct signature {
-    const char *verb;
-    int required, most;
-    const char *names[4];
-};
-
-/* Put the arguments into `given`, which holds the defaults.  Returns 0 or -1. */
-int parse_slow(const struct signature *signature, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **given);
-
-static inline int parse(const struct signature *signature, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **given)
-{
-    if (kwnames || nargs < signature->required || nargs > signature->most)
-        return parse_slow(signature, args, nargs, kwnames, given);
-    for (Py_ssize_t i = 0; i < nargs; i++)
-        given[i] = args[i];
-    return 0;
-}
+/* ---- is it open? -------------------------------------------------------- */
 
 /* Return whether the handle is open; if not, ClosedError is set. */
 int core_closed(struct table *self);

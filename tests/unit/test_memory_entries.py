@@ -1,0 +1,545 @@
+"""The entries of memory: in C and in Python, by their invariants M1 to M8 (`sharedstate_memory/entries.py`).
+
+Each test runs against both, and the two against each other; what is about C
+alone (memory, interpreters) is in test_memory_native.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from datetime import datetime, timedelta, tzinfo
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sharedstate import ABSENT, ClosedError, ConflictError, UnavailableError, ValueTypeError, registry
+from sharedstate.backend import parse_url
+from sharedstate.model import Put
+from sharedstate.testing.conformance.support import PATIENCE_S, run_together
+from sharedstate_memory import _entries
+from sharedstate_memory import backend as plugin
+from sharedstate_memory import entries as in_python
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sharedstate_memory.backend import MemoryBackend
+
+IMPLEMENTATIONS: dict[str, Any] = {"c": _entries, "python": in_python}
+LONG_AGO, FAR = 0.5, 1e12  # deadlines
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of that name, in the plug-in's use too."""
+    module = IMPLEMENTATIONS[request.param]
+    monkeypatch.setattr(plugin, "Entries", module.Entries)
+    monkeypatch.setattr(plugin, "Handle", module.Handle)
+    return module
+
+
+@pytest.fixture
+def entries(implementation: Any) -> Any:
+    return implementation.Entries()
+
+
+@pytest.fixture
+def handle(implementation: Any, entries: Any) -> Any:
+    return implementation.Handle(entries, "memory:unit", plugin._refuse)
+
+
+@pytest.fixture
+def backend(implementation: Any) -> Iterator[MemoryBackend]:
+    backend: Any = registry.connect(plugin.temporary_url(""))
+    assert type(backend._handle) is implementation.Handle
+    yield backend
+    if backend.url in plugin.discover():
+        plugin.remove(parse_url(backend.url))
+
+
+def test_the_c_module_is_what_a_store_uses() -> None:
+    """Where it is built, a store's hot verbs are the C handle's own bound methods."""
+    import sharedstate
+
+    assert plugin.Entries is _entries.Entries
+    with sharedstate.open(plugin.temporary_url("")) as store:
+        assert all(type(getattr(store, verb).__self__) is _entries.Handle for verb in ("get", "set", "increment"))
+        url = store.url
+    sharedstate.remove(url)
+
+
+def test_without_the_c_module_it_is_python() -> None:
+    """A store then does the same, and says nothing."""
+    script = """
+        import sys
+        sys.modules["sharedstate_memory._entries"] = None
+        import sharedstate
+        with sharedstate.open("memory:x") as store:
+            store["k"] = {"n": (1, 2)}
+            print(store["k"], store.increment("n"), store._backend._handle.__class__.__module__)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == ("{'n': (1, 2)} 1 sharedstate_memory.entries\n", "")
+
+
+# --- One as the other -------------------------------------------------------------------
+
+
+VALUES: list[Any] = [None, True, 0, -1, 2**63 - 1, 2**63, 2**64 - 1, -(2**63), 1.5, -0.0, "a", "é" * 9, b"x", [1], (2,)]
+WRONG: list[Any] = [2**64, -(2**63) - 1, {1}, object, "\ud800", b"", [2**64], datetime(2026, 1, 1)]  # noqa: DTZ001
+KEYS: list[Any] = ["a", "b", "ab", "é", "日", "k" * 512]
+WRONG_KEYS: list[Any] = ["", "k" * 513, "é" * 257, "\ud800", 1, None, b"a", [1]]
+NUMBERS: list[Any] = [0, 1, -7, 2**62, 2**63 - 1, 2**64 - 1, -(2**63), 0.5, -1e300, float("inf"), 2**64, True, "1"]
+TTLS: list[Any] = [None, None, 100, 1e6, 0, -1, float("nan"), "1", True, 1e10]
+
+
+def random_call(random: random.Random) -> tuple[str, str, tuple[Any, ...]]:
+    """Return an object, its method and the arguments."""
+
+    def key() -> Any:
+        return random.choice(KEYS if random.random() < 0.97 else WRONG_KEYS)
+
+    def change() -> Any:
+        value, deadline = random.choice(VALUES[:-2]), random.choice([None, None, FAR, LONG_AGO])
+        return random.choice([None, (value, False, deadline), (b"\x91\x01", True, deadline)])
+
+    def good_key() -> Any:
+        return random.choice(KEYS)
+
+    calls: list[Callable[[], tuple[str, str, tuple[Any, ...]]]] = [
+        lambda: ("handle", "get", (key(), *random.choice([(), (7,)]))),
+        lambda: ("handle", "set", (key(), random.choice(VALUES), random.choice(TTLS))),
+        lambda: ("handle", "set", (key(), random.choice(VALUES))),
+        lambda: ("handle", "set", (key(), random.choice(WRONG))),
+        lambda: ("handle", "increment", (key(),)),
+        lambda: ("handle", "increment", (key(), random.choice(NUMBERS))),
+        lambda: ("handle", "increment", (key(), random.choice(NUMBERS), random.choice(NUMBERS), random.choice(TTLS))),
+        lambda: ("entries", "look", (good_key(),)),
+        lambda: ("entries", "take", (good_key(),)),
+        lambda: ("entries", "touch", (good_key(), random.choice([None, FAR, LONG_AGO]))),
+        lambda: ("entries", "keys", (random.choice(["", "a", "é", "zz"]),)),
+        lambda: (
+            "entries",
+            "commit",
+            (
+                {good_key(): change() for _ in range(random.randrange(4))},
+                {good_key(): random.choice([0, 1, 2, 3, 5, 8, -1, 2**64]) for _ in range(random.choice([0, 0, 1, 2]))},
+            ),
+        ),
+    ]
+    return random.choice(calls)()
+
+
+def outcome(implementation: Any, what: Any, method: str, arguments: tuple[Any, ...]) -> Any:
+    """Return a result or an exception in a form that compares, deadlines to the second."""
+    try:
+        result = getattr(what, method)(*arguments)
+    except Exception as error:  # noqa: BLE001  compared
+        return type(error), str(error)
+    if method in {"look", "take"} and result is not None:
+        return repr((*result[:3], result[3] and round(result[3])))
+    return repr(sorted(result) if method == "keys" else result)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_c_and_python_do_the_same(seed: int) -> None:
+    """To the same calls they give the same results, errors and generations, and keep the same entries."""
+    chance = random.Random(seed)
+    both = []
+    for module in IMPLEMENTATIONS.values():
+        entries = module.Entries()
+        both.append({"entries": entries, "handle": module.Handle(entries, "memory:unit", plugin._refuse)})
+
+    history = []
+    for _ in range(600):
+        what, method, arguments = random_call(chance)
+        history.append((method, arguments))
+        in_c, in_python = (outcome(None, each[what], method, arguments) for each in both)
+        assert in_c == in_python, history[-1]
+        assert both[0]["entries"].last == both[1]["entries"].last, history[-1]
+    for left, right in zip(*(sorted(each["entries"].snapshot()) for each in both), strict=True):
+        assert (repr(left[1]), left[0], *left[2:4]) == (repr(right[1]), right[0], *right[2:4])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda handle: handle.get(),
+        lambda handle: handle.get("k", 1, 2),
+        lambda handle: handle.get("k", defaults=1),
+        lambda handle: handle.get("k", key="k"),
+        lambda handle: handle.set("k"),
+        lambda handle: handle.set("k", 1, ttl=1),
+        lambda handle: handle.set(value=1),
+        lambda handle: handle.increment(by=1),
+        lambda handle: handle.increment("k", 1, 0, None, 5),
+    ],
+)
+def test_wrong_arguments_are_refused(handle: Any, entries: Any, call: Callable[[Any], Any]) -> None:
+    """With TypeError, and nothing is written."""
+    with pytest.raises(TypeError):
+        call(handle)
+
+    assert entries.last == ABSENT
+
+
+def test_arguments_may_be_named(handle: Any) -> None:
+    """By the contract's names, in any order."""
+    handle.set(ttl_s=100, value=5, key="k")
+
+    assert handle.increment(initial=9, by=2, key="k") == 7
+    assert handle.increment("new", ttl_s=None, initial=9) == 10
+    assert handle.get(default=1, key="none") == 1
+
+
+# --- M1, M2: generations ---------------------------------------------------------------------
+
+
+def test_generations_only_grow(entries: Any, handle: Any) -> None:
+    """Every change takes a new one, deletes and new deadlines too, so none comes twice; a refused one takes none."""
+    handle.set("a", 1)
+    handle.increment("a")
+    assert entries.look("a") == (2, False, 2, None)
+    assert entries.take("a") == (2, False, 2, None)
+    assert entries.take("a") is None
+    assert entries.commit({"a": (1, False, None), "b": None, "c": (1, False, FAR)}, {"a": ABSENT}) == 4
+    assert entries.touch("c", LONG_AGO)
+    assert not entries.touch("c", None)
+    with pytest.raises(ConflictError) as conflict:
+        entries.commit({"a": None}, {"b": ABSENT, "a": 3})
+    assert (conflict.value.key, conflict.value.expected, conflict.value.found) == ("a", 3, 4)
+    with pytest.raises(ValueTypeError):
+        handle.set("a", {1})
+
+    assert entries.last == 7
+    assert entries.look("a") == (1, False, 4, None)
+    assert entries.look("b") is entries.look("c") is None
+    assert entries.commit({}, {}) == 8
+    assert entries.last == 7
+
+
+# --- M3, M4: nothing comes in between -----------------------------------------------------------
+
+
+def test_no_increment_is_lost(handle: Any) -> None:
+    """8 threads: each sum is handed out once, whether C adds (ints) or Python does (int to float)."""
+    ints = run_together(*[lambda: [handle.increment("int") for _ in range(2000)]] * 8)
+    floats = run_together(*[lambda: [handle.increment("float", 0.5) for _ in range(500)]] * 8)
+    mixed = run_together(*[lambda: [handle.increment("mixed", 1, 0.0) for _ in range(500)]] * 8)
+
+    assert sorted(total for each in ints for total in each) == list(range(1, 16001))
+    assert sorted(total for each in floats for total in each) == [half / 2 for half in range(1, 4001)]
+    assert sorted(total for each in mixed for total in each) == [float(total) for total in range(1, 4001)]
+
+
+def test_commit_is_seen_as_a_whole(entries: Any, handle: Any) -> None:
+    """While one thread writes two keys at once, and removes and makes a third, no look sees one without the other."""
+    entries.commit({"a": (0, False, None), "b": (0, False, None)}, {})
+    is_done = threading.Event()
+
+    def write() -> None:
+        for i in range(1, 4000):
+            entries.commit({"a": (i, False, None), "c": None if i % 2 else (i, False, None), "b": (i, False, None)}, {})
+        is_done.set()
+
+    def snapshot() -> None:
+        while not is_done.is_set():
+            rows = {row[0]: (row[1], row[3]) for row in entries.snapshot() if row[4] is None}
+            value, generation = rows["a"]
+            if value:
+                assert rows["b"] == (value, generation + 2)
+                assert rows.get("c") == (None if value % 2 else (value, generation + 1))
+
+    def read() -> None:
+        while not is_done.is_set():
+            first = handle.get("a")
+            assert handle.get("b") >= first
+
+    run_together(write, snapshot, read)
+
+
+def test_of_several_commits_on_one_generation_one_wins(entries: Any) -> None:
+    """6 threads that compare and set count each success once, and both keys stay alike."""
+    entries.commit({"a": (0, False, None), "b": (0, False, None)}, {})
+
+    def count() -> int:
+        wins = 0
+        for _ in range(1500):
+            value, _, generation, _ = entries.look("a")
+            with contextlib.suppress(ConflictError):
+                entries.commit({"a": (value + 1, False, None), "b": (value + 1, False, None)}, {"a": generation})
+                wins += 1
+        return wins
+
+    wins = run_together(*[count] * 6)
+
+    assert entries.look("a")[0] == entries.look("b")[0] == sum(wins)
+
+
+def test_each_entry_is_taken_once(entries: Any, handle: Any) -> None:
+    """By one of 4 threads, while a fifth makes them."""
+    is_done = threading.Event()
+
+    def make() -> None:
+        for i in range(3000):
+            handle.set(f"k{i % 7}", i)
+        is_done.set()
+
+    def take() -> list[int]:
+        taken = []
+        while not is_done.is_set():
+            taken += [stored[0] for i in range(7) if (stored := entries.take(f"k{i}"))]
+        return taken
+
+    _, *taken = run_together(make, take, take, take, take)
+
+    everything = [i for each in taken for i in each]
+    assert len(everything) == len(set(everything))
+
+
+def test_signal_handlers_may_write(entries: Any, handle: Any) -> None:
+    """Whenever one comes, what it writes and what it interrupts are both there, and generations only grow."""
+    hits = newest = 0
+    is_inside = False
+
+    def handle_signal(*_: Any) -> None:
+        nonlocal hits, newest, is_inside
+        if is_inside:  # a slow machine would recurse without end
+            return
+        is_inside = True
+        hits += 1
+        handle.increment("n")
+        before = entries.last
+        assert entries.commit({"a": (hits, False, None), "b": (hits, False, None)}, {}) > before
+        handle.set("k", [hits])
+        entries.take("t")
+        newest = entries.last
+        is_inside = False
+
+    before = signal.signal(signal.SIGALRM, handle_signal)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 50e-6, 50e-6)
+        rounds = 0
+        while hits < 500:
+            rounds += 1
+            handle.increment("n")
+            handle.increment("f", 1, 0.0)
+            handle.set("k", [rounds])
+            handle.set("t", rounds)
+            entries.take("t")
+            entries.commit({"a": (-rounds, False, None), "b": (-rounds, False, None)}, {})
+            entries.touch("a", None)
+            floor = newest
+            assert entries.last >= floor
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    assert handle.get("n") == rounds + hits
+    assert handle.get("f") == rounds
+    assert handle.get("a") == handle.get("b")
+
+
+def test_finalizers_may_take_what_a_call_is_taking(entries: Any, handle: Any) -> None:
+    """Whenever the collector runs one (3.11: also on an allocation in the middle of a call), an entry is taken once."""
+    taken = []
+
+    class Mortal:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            if stored := entries.take("k"):
+                taken.append(stored[0])
+            handle.set("k2", b"y" * 100)
+
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for i in range(3000):
+            handle.set("k", f"value {i}")
+            handle.set("k2", b"x" * 100)
+            Mortal()
+            if stored := entries.take("k"):
+                taken.append(stored[0])
+            entries.take("k2")
+    finally:
+        gc.set_threshold(*thresholds)
+    gc.collect()
+
+    assert len(taken) == len(set(taken)) == 3000
+
+
+# --- M5: what is kept ------------------------------------------------------------------------------
+
+
+class Zone(tzinfo):
+    """A time zone that does something when it is asked."""
+
+    def __init__(self, act: Callable[[], object] = lambda: None) -> None:
+        self.act = act
+
+    def utcoffset(self, _when: datetime | None) -> timedelta:
+        self.act()
+        return timedelta(hours=2)
+
+
+def test_what_is_kept_has_no_code_of_its_own(backend: MemoryBackend) -> None:
+    """A datetime comes back with its offset, not with the object that was its time zone; as from every backend."""
+    moment = datetime(2026, 7, 1, 12, tzinfo=Zone())
+    backend.set("k", moment)
+    backend.commit({"c": Put(moment)})
+
+    for key in ("k", "c"):
+        found = backend.get(key)
+        assert found == moment
+        assert type(found.tzinfo) is not Zone
+
+
+def test_what_is_no_scalar_is_refused_by_c() -> None:
+    """An entry's value that could run code when it is dropped: the one thing that its caller has to see to."""
+    entries = _entries.Entries()
+    for value in ([1], Zone(), object(), datetime(2026, 1, 1)):  # noqa: DTZ001
+        with pytest.raises(TypeError):
+            entries.commit({"k": (value, False, None)}, {})
+    assert entries.last == ABSENT
+
+
+# --- M6: whoever waits is woken -----------------------------------------------------------------------
+
+
+CHANGES: dict[str, Callable[[Any, Any], object]] = {
+    "set": lambda _entries, handle: handle.set("k", 1),
+    "set a container": lambda _entries, handle: handle.set("k", [1]),
+    "increment": lambda _entries, handle: handle.increment("n"),
+    "increment in Python": lambda _entries, handle: handle.increment("n", 0.5),
+    "commit": lambda entries, _handle: entries.commit({"k": (1, False, None)}, {}),
+    "commit a delete": lambda entries, _handle: entries.commit({"k": None}, {}),
+    "take": lambda entries, _handle: entries.take("n"),
+    "touch": lambda entries, _handle: entries.touch("n", FAR),
+    "wake": lambda entries, _handle: entries.wake(),
+    "remove": lambda entries, _handle: entries.remove(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_every_change_wakes_all_who_wait(entries: Any, handle: Any, change: Callable[[Any, Any], object]) -> None:
+    """Each once, and never again; nobody is enlisted for a change that has been."""
+    handle.set("n", 1)
+    woken: list[int] = []
+    wakes = [lambda i=i: woken.append(i) for i in range(20)]
+    assert all(entries.enlist(1, wake) for wake in wakes)
+    entries.leave(wakes[3])
+    entries.leave(wakes[3])
+
+    change(entries, handle)
+
+    assert sorted(woken) == [i for i in range(20) if i != 3]
+    if not entries.is_removed:
+        handle.set("more", 1)
+        assert len(woken) == 19
+    assert not entries.enlist(1, wakes[3])
+    assert not entries.enlist(2**64, wakes[3])
+    assert not entries.enlist(-1, wakes[3])
+
+
+def test_reading_and_refused_writes_wake_nobody(entries: Any, handle: Any) -> None:
+    """Who waits for a change sleeps through everything else."""
+    handle.set("n", "text")
+    woken: list[int] = []
+    assert entries.enlist(1, lambda: woken.append(1))
+
+    handle.get("n")
+    entries.take("none")
+    entries.touch("none", None)
+    for refused in (lambda: handle.increment("n"), lambda: handle.set("k", {1}), lambda: handle.set("", 1)):
+        with pytest.raises((TypeError, ValueError)):
+            refused()
+    with pytest.raises(ConflictError):
+        entries.commit({"n": None}, {"n": 5})
+
+    assert woken == []
+
+
+def test_no_wake_up_is_lost(backend: MemoryBackend) -> None:
+    """Two threads that write in turn, each waiting for the other, and a third that looks on, never wait in vain."""
+
+    def play(mine: int) -> None:
+        for turn in range(mine, 3000, 2):
+            while (token := backend.change_token()) != turn:
+                assert backend.wait(token, PATIENCE_S)
+            backend.set("turn", turn)
+
+    def look_on() -> None:
+        while (token := backend.change_token()) < 3000:
+            assert backend.wait(token, PATIENCE_S)
+
+    run_together(lambda: play(0), lambda: play(1), look_on)
+
+
+@pytest.mark.parametrize("end", ["close", "remove"])
+def test_the_end_wakes_whoever_waits(backend: MemoryBackend, end: str) -> None:
+    """As the handle is closed, or the store removed, 50 times over at the moment that the wait begins."""
+    for _ in range(50):
+        other: Any = registry.connect(backend.url)
+        token = other.change_token()
+
+        def wait(other: Any = other, token: int = token) -> None:
+            with contextlib.suppress(ClosedError, UnavailableError):
+                assert not other.wait(token, PATIENCE_S)
+
+        def finish(other: Any = other) -> None:
+            if end == "close":
+                other.close()
+            else:
+                plugin.remove(parse_url(other.url))
+
+        run_together(wait, finish)
+
+
+# --- M7, M8: the end -------------------------------------------------------------------------------------
+
+
+def test_a_removed_store_stays_empty(implementation: Any, entries: Any, handle: Any) -> None:
+    """Every write is refused, also one that began before: its value's own code removes the store here."""
+    moment = datetime(2026, 7, 1, 12, tzinfo=Zone(entries.remove))
+
+    with pytest.raises(UnavailableError):
+        handle.set("k", [moment])
+    with pytest.raises(UnavailableError):
+        handle.increment("n")
+    with pytest.raises(UnavailableError):
+        handle.increment("n", 0.5)
+    assert entries.commit({"k": (1, False, None)}, {"k": ABSENT}) is None
+
+    assert entries.snapshot() == []
+    assert handle.get("k", "nothing") == "nothing"
+
+
+def test_a_commit_that_began_before_its_store_was_removed_is_refused(backend: MemoryBackend) -> None:
+    """By whatever its value's own code may do."""
+    moment = datetime(2026, 7, 1, 12, tzinfo=Zone(lambda: plugin.remove(parse_url(backend.url))))
+
+    with pytest.raises(UnavailableError):
+        backend.commit({"k": Put(moment)})
+
+
+def test_verbs_that_were_kept_know_that_the_handle_is_closed(handle: Any, entries: Any) -> None:
+    """A bound method that a program holds on to raises ClosedError, and writes nothing."""
+    get, put, increment = handle.get, handle.set, handle.increment
+    put("k", 1)
+    handle.close()
+    handle.close()
+
+    for refused in (lambda: get("k"), lambda: get("none", 1), lambda: put("k", 2), lambda: increment("k")):
+        with pytest.raises(ClosedError):
+            refused()
+    assert entries.look("k") == (1, False, 1, None)
