@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from benchmarks.measure import Interval, bootstrap_ratio, median, percentile
 
 if TYPE_CHECKING:
-    from benchmarks.light_open import LightOpen
-    from benchmarks.scaling import Scaling
+    from benchmarks.parts.light_open import LightOpen
+    from benchmarks.parts.scaling import Scaling
 
 __all__ = ["Contestant", "Results", "Row", "spread"]
 

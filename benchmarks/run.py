@@ -7,6 +7,7 @@ end, also after a failure, Ctrl-C or SIGTERM.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
@@ -15,15 +16,17 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import sharedstate
-from benchmarks.light_open import LightOpen, measure_light_open, run_isolated
+from benchmarks.guard import attempt
 from benchmarks.machine import describe_machine, load_now, other_work
 from benchmarks.measure import Lane, Plan, bootstrap_ratio, median, race
+from benchmarks.parts.light_open import LightOpen, measure_light_open, run_isolated
+from benchmarks.parts.room import PLANS, Room
+from benchmarks.parts.scaling import CREWS, Scaling, measure_scaling
 from benchmarks.peers import BACKENDS, PEERS, Peer, Place, Session, url_of
 from benchmarks.results import Contestant, Results, Row, spread
-from benchmarks.scaling import CREWS, Scaling, measure_scaling
 from benchmarks.workloads import KINDS, WORKLOADS, Form, Kind, Workload, make_keys
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "Choice", "Size", "run"]
 
-PARTS: Final = ("scaling", "light-open", "codec-isolated")
+PARTS: Final = ("codec-isolated", "light-open", "scaling")
 """What is measured beside the workloads; `--only` knows them by these names."""
 
 SCALED: Final = (("shm", 1, 4), ("shm", 64, 4), ("file", 64, 1), ("sqlite", 64, 1))
@@ -40,14 +43,13 @@ of its own, and how many times as many triples may be tried until enough are
 undisturbed.  Writers of a file or a
 database wait for one another, so more of theirs would be of no use."""
 
-_PATIENCE_S: Final = 60
 _NOISY_SPREAD: Final = 0.3
 _NOISY_CORES: Final = 0.2
 _NOISY_SHARE: Final = 0.1
 
 
 class Size(NamedTuple):
-    """How much of everything; see `measure.Plan` for the workloads' part."""
+    """How much of everything; see `measure.Plan` for the workloads' part, `parts.room.PLANS` for most other parts'."""
 
     name: str
     plan: Plan
@@ -55,7 +57,6 @@ class Size(NamedTuple):
     scaling_s: float
     light_rounds: int
     codec_rounds: int
-    time_limit_s: float
 
 
 class Choice(NamedTuple):
@@ -107,7 +108,7 @@ def _scratch(parent: str) -> Generator[str, None, None]:
 def _note_load(results: Results, others: float, average: float) -> None:
     results.machine["load_average_after"] = average
     results.machine["other_work_cores"] = round(others, 2)
-    if others > _NOISY_CORES:
+    if others > _NOISY_CORES and results.baselines:  # without workloads, nothing was between the two readings
         results.noise.append(
             f"others took {others:.2f} of {results.machine['cores']} cores while the workloads ran "
             f"(load average {results.machine['load_average']:.1f} before, {average:.1f} after)"
@@ -124,7 +125,7 @@ class _Runner:
         self._results = results
         self._tell = tell
         self._token = f"{os.getpid()}-{secrets.token_hex(3)}"
-        self._started = time.monotonic()
+        self._room = Room(directory, self._token, choice.backends, PLANS[size.name], tell, math.inf)
         # In the order of the tables, whatever becomes of them.
         for peer in self._peers():
             results.contestants[peer.name] = Contestant(peer.name)
@@ -169,7 +170,7 @@ class _Runner:
             if "set" in opened[0].verbs:
                 _fill(opened[0], kind, keys)
 
-        failure = _attempt(open_and_fill)
+        failure = attempt(open_and_fill)
         if failure:
             self._results.contestants[peer.name] = Contestant(peer.name, missing=failure)
             return None
@@ -195,7 +196,7 @@ class _Runner:
                     generations=generations,
                 )
                 if form.verb == "compare_and_set":
-                    lane.failure = _attempt(_read_generations, session, keys, generations)
+                    lane.failure = attempt(_read_generations, session, keys, generations)
                 lanes[lane] = form
         idle = Lane(
             "idle",
@@ -205,7 +206,7 @@ class _Runner:
             operations=operations,
             generations=dict.fromkeys(keys, 0),
         )
-        race([lane for lane in lanes if not lane.failure], idle, self._size.plan, _attempt)
+        race([lane for lane in lanes if not lane.failure], idle, self._size.plan, attempt)
         results = self._results
         results.baselines[workload.name] = workload.baseline
         results.loop_ns[workload.name] = round(median(idle.turns_ns), 2)
@@ -240,7 +241,8 @@ class _Runner:
     # --- The other parts ----------------------------------------------------
 
     def run_parts(self) -> None:
-        """Run those that are chosen, each guarded by itself."""
+        """Run those that are chosen, each guarded by itself; their time begins now."""
+        self._room = self._room._replace(until=time.monotonic() + self._room.plan.limit_s)
         parts = {
             "codec-isolated": self._run_codec_isolated,
             "light-open": self._run_light_open,
@@ -292,12 +294,9 @@ class _Runner:
                             triples=self._size.triples,
                             most=self._size.triples * tries,
                             duration_s=self._size.scaling_s,
-                            is_over=self._is_over,
+                            is_over=self._room.is_over,
                         )
                     )
-
-    def _is_over(self) -> bool:
-        return time.monotonic() - self._started > self._size.time_limit_s
 
     def _make_store(self, stack: ExitStack, backend: str, purpose: str) -> tuple[str, str]:
         """Create a store that the stack removes; return its URL and why that failed, or ""."""
@@ -307,10 +306,10 @@ class _Runner:
 
         def create() -> None:
             store = sharedstate.open(url)
-            stack.callback(_attempt, sharedstate.remove, url)
+            stack.callback(attempt, sharedstate.remove, url)
             stack.callback(store.close)
 
-        return url, _attempt(create)
+        return url, attempt(create)
 
 
 @contextmanager
@@ -318,7 +317,7 @@ def _guarded(peer: Peer, place: Place) -> Generator[Session, None, None]:
     """Open a peer; a failure to close it is reported and ends nothing."""
     sessions = contextmanager(peer.open)(place)
     yield sessions.__enter__()
-    failure = _attempt(sessions.__exit__, None, None, None)
+    failure = attempt(sessions.__exit__, None, None, None)
     if failure:
         print(f"{peer.name}: while closing: {failure}", file=sys.stderr)
 
@@ -334,27 +333,3 @@ def _fill(session: Session, kind: Kind, keys: Sequence[str]) -> None:
     found = session.verbs["get"](keys[-1])
     if found != pool[(len(keys) - 1) % len(pool)]:
         raise ValueError(f"it returned {found!r:.60} for what was just stored")
-
-
-def _attempt(step: Callable[..., Any], *arguments: Any) -> str:
-    """Call `step`; return "" or, as one line, what went wrong, which may be that it took too long."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise TimeoutError(f"did not return within {_PATIENCE_S} s")
-
-    former = signal.signal(signal.SIGALRM, interrupt)
-    signal.alarm(_PATIENCE_S)
-    try:
-        step(*arguments)
-    except ImportError as error:
-        return f"not installed: {error}" if not isinstance(error, sharedstate.StateError) else _in_a_line(error)
-    except Exception as error:  # noqa: BLE001  whatever a contestant does wrong, the others go on
-        return _in_a_line(error)
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, former)
-    return ""
-
-
-def _in_a_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -12,9 +12,9 @@ import pytest
 
 import sharedstate
 from benchmarks.measure import Interval, Lane, Plan, bootstrap_ratio, build_loop, median, percentile, race
+from benchmarks.parts.scaling import Run, Triple
 from benchmarks.peers import BACKENDS, Place, url_of
 from benchmarks.results import Results, Row
-from benchmarks.scaling import Run, Triple
 from benchmarks.targets import Judgement, Target, judge
 from benchmarks.workloads import KINDS, WORKLOADS, make_keys
 
