@@ -4,6 +4,12 @@
     isolated      what runs in isolated interpreters, in a child process
     scaling       one worker against two
     light_open    what the first `open` costs a fresh interpreter
+    worker        a worker of any kind, which does what it is told
+    attach        how a worker opens a contestant
+    crew          workers, started, told what to do, and ended
+    manager       multiprocessing's manager, for one of the contestants
+    servers       what some contestants need
+    contenders    who contends, and in which kinds of workers
 
 A module imports those above it only.
 """
