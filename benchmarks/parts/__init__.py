@@ -10,6 +10,8 @@
     manager       multiprocessing's manager, for one of the contestants
     servers       what some contestants need
     contenders    who contends, and in which kinds of workers
+    contention    1 to 16 workers on the same keys; lost updates and torn reads
+    stall         the longest operation of eight that contend for a minute
 
 A module imports those above it only.
 """
