@@ -12,6 +12,7 @@
     contenders    who contends, and in which kinds of workers
     contention    1 to 16 workers on the same keys; lost updates and torn reads
     stall         the longest operation of eight that contend for a minute
+    waiting       hand-over of a lock; time until a watcher sees a write
 
 A module imports those above it only.
 """
