@@ -13,6 +13,8 @@
     contention    1 to 16 workers on the same keys; lost updates and torn reads
     stall         the longest operation of eight that contend for a minute
     waiting       hand-over of a lock; time until a watcher sees a write
+    opening       what opening a store costs, beyond imports and by its size
+    growth        time, memory and disk per entry, up to ten million
 
 A module imports those above it only.
 """
