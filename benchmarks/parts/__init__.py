@@ -15,6 +15,8 @@
     waiting       hand-over of a lock; time until a watcher sees a write
     opening       what opening a store costs, beyond imports and by its size
     growth        time, memory and disk per entry, up to ten million
+    group_commit  writes that are on disk before they return
+    crash         kill a writer, open again, look for what was acknowledged
 
 A module imports those above it only.
 """
