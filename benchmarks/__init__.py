@@ -12,5 +12,5 @@
     report      the tables
     cli         the options
 
-A module imports those above it only.
+A module imports those above it only, but for `parts.registry` and `parts.tables`, which `run` and `report` take.
 """

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.measure import Interval
+from benchmarks.parts.tables import print_parts
 from benchmarks.workloads import KINDS, WORKLOADS, Workload
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def print_report(results: Results, judgements: list[Judgement], console: Console
         _print_light_open(results, console)
     if results.codec_isolated or results.codec_failure:
         _print_codec(results, console)
+    print_parts(results, console)
     if judgements:
         _print_targets(judgements, console)
     for line in results.noise:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from benchmarks.measure import Interval, bootstrap_ratio, median, percentile
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from benchmarks.parts.light_open import LightOpen
     from benchmarks.parts.scaling import Scaling
 
-__all__ = ["Contestant", "Results", "Row", "spread"]
+__all__ = ["Contestant", "PartRow", "Results", "Row", "spread"]
 
 _FEWEST_FOR_P99 = 200  # with fewer, the 99th percentile is little more than the worst one
 
@@ -52,12 +52,20 @@ class Row(NamedTuple):
         return int(percentile(self.singles_ns, 99)) if len(self.singles_ns) >= _FEWEST_FOR_P99 else None
 
 
+class PartRow(Protocol):
+    """What a part of `parts.registry` found out, one row of it; its class says what the JSON has."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for `json.dump`."""
+
+
 class Results:
     """Everything that a run measured.
 
     Attributes:
         loop_ns: per workload, the loop's own time per operation, which is subtracted.
         clock_ns: per workload, a pair of clock readings, which is subtracted from singles.
+        parts: per part of `parts.registry`, its rows.
     """
 
     def __init__(self, machine: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -72,6 +80,7 @@ class Results:
         self.light_open: list[LightOpen] = []
         self.codec_isolated: dict[str, Interval] = {}
         self.codec_failure = ""
+        self.parts: dict[str, list[PartRow]] = {}
         self.noise: list[str] = []
 
     def row(self, workload: str, contestant: str) -> Row | None:
@@ -97,6 +106,7 @@ class Results:
             "workloads": [self._workload_to_json(name) for name in self.baselines],
             "scaling": [_to_json(item) for item in self.scaling],
             "light_open": [_to_json(item) for item in self.light_open],
+            "parts": {name: [row.to_json() for row in rows] for name, rows in self.parts.items()},
             "codec_isolated": {
                 "ratio_to_main": {name: interval._asdict() for name, interval in self.codec_isolated.items()},
                 "failure": self.codec_failure,

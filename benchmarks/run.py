@@ -23,6 +23,7 @@ from benchmarks.guard import attempt
 from benchmarks.machine import describe_machine, load_now, other_work
 from benchmarks.measure import Lane, Plan, bootstrap_ratio, median, race
 from benchmarks.parts.light_open import LightOpen, measure_light_open, run_isolated
+from benchmarks.parts.registry import MORE_PARTS
 from benchmarks.parts.room import PLANS, Room
 from benchmarks.parts.scaling import CREWS, Scaling, measure_scaling
 from benchmarks.peers import BACKENDS, PEERS, Peer, Place, Session, url_of
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "Choice", "Size", "run"]
 
-PARTS: Final = ("codec-isolated", "light-open", "scaling")
+PARTS: Final = ("codec-isolated", "light-open", "scaling", *MORE_PARTS)
 """What is measured beside the workloads; `--only` knows them by these names."""
 
 SCALED: Final = (("shm", 1, 4), ("shm", 64, 4), ("file", 64, 1), ("sqlite", 64, 1))
@@ -252,6 +253,9 @@ class _Runner:
             if self._choice.is_chosen(name):
                 self._tell(name)
                 part()
+        for name, measure in MORE_PARTS.items():
+            if self._choice.is_chosen(name):
+                self._results.parts[name] = list(measure(self._room))
 
     def _run_codec_isolated(self) -> None:
         try:

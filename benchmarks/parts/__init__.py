@@ -17,6 +17,8 @@
     growth        time, memory and disk per entry, up to ten million
     group_commit  writes that are on disk before they return
     crash         kill a writer, open again, look for what was acknowledged
+    registry      all of these, by name
+    tables        the tables
 
 A module imports those above it only.
 """

@@ -15,7 +15,7 @@ from benchmarks.measure import Interval, Lane, Plan, bootstrap_ratio, build_loop
 from benchmarks.parts.scaling import Run, Triple
 from benchmarks.peers import BACKENDS, Place, url_of
 from benchmarks.results import Results, Row
-from benchmarks.targets import Judgement, Target, judge
+from benchmarks.targets import PART_TARGETS, Judgement, Target, judge
 from benchmarks.workloads import KINDS, WORKLOADS, make_keys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -267,11 +267,14 @@ def test_targets_name_workloads_and_contestants_that_exist():
     assert {text for text, state in states.items() if state == "not measured"} == {
         "codec encode, isolated / main interpreter",
         "codec decode, isolated / main interpreter",
+        "shm, 2 processes / 1, a key each",
+        "shm, 2 processes / 1, 64 keys each",
         "shm, 2 isolated interpreters / 1, a key each",
         "shm, 2 isolated interpreters / 1, 64 keys each",
         "updates lost while scaling",
         "fresh interpreter: open shm / json, struct, threading",
         "forbidden modules that open loaded",
+        *(target.text for target in PART_TARGETS),
     }
 
 
