@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure every backend beside its peers.")
-    parser.add_argument("--quick", action="store_true", help="a coarser run, of less than 90 s")
+    parser.add_argument("--quick", action="store_true", help="a coarser run, of less than 5 minutes")
     parser.add_argument(
         "--smoke", action="store_true", help="everything for an instant, to see that it works; no figures"
     )

@@ -44,6 +44,7 @@ of its own, and how many times as many triples may be tried until enough are
 undisturbed.  Writers of a file or a
 database wait for one another, so more of theirs would be of no use."""
 
+_SCALING_SHARE: Final = 0.2  # of the parts' time
 _NOISY_SPREAD: Final = 0.3
 _NOISY_CORES: Final = 0.2
 _NOISY_SHARE: Final = 0.1
@@ -255,7 +256,7 @@ class _Runner:
                 part()
         for name, measure in MORE_PARTS.items():
             if self._choice.is_chosen(name):
-                self._results.parts[name] = list(measure(self._room))
+                self._results.parts[name] = [] if self._room.is_over() else list(measure(self._room))
 
     def _run_codec_isolated(self) -> None:
         try:
@@ -280,6 +281,9 @@ class _Runner:
             self._results.light_open = measure_light_open(urls, self._size.light_rounds) + failed
 
     def _run_scaling(self) -> None:
+        # On a busy machine, where few triples are kept, the other parts want some time too.
+        share_s = _SCALING_SHARE * self._room.plan.limit_s
+        scaling_room = self._room._replace(until=min(self._room.until, time.monotonic() + share_s))
         for backend, keys, tries in SCALED:
             if backend not in self._choice.backends:
                 continue
@@ -298,7 +302,7 @@ class _Runner:
                             triples=self._size.triples,
                             most=self._size.triples * tries,
                             duration_s=self._size.scaling_s,
-                            is_over=self._room.is_over,
+                            is_over=scaling_room.is_over,
                         )
                     )
 

@@ -81,6 +81,10 @@ class Crew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            # Whoever stops us does not wait for the end of a race.
+            for child in self._children:
+                child.kill()
         self._dismiss()
 
     def _spawn(self, pipes: list[tuple[int, int]]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from benchmarks.guard import in_a_line
 from benchmarks.measure import Interval, bootstrap_ratio, median
-from benchmarks.parts.contenders import Contender, ours
+from benchmarks.parts.contenders import ours
 from benchmarks.parts.crew import Crew
 from benchmarks.parts.opening import open_in_fresh_process
 from benchmarks.parts.worker import make_key
@@ -98,7 +98,8 @@ def _grow(room: Room, name: str) -> Iterator[Grown]:
         for size in plan.sizes:
             expected_s = spent_s / keys * size if keys else 0.0
             if room.is_over() or expected_s > plan.growth_s:
-                yield Grown(name, size, failure=f"left out: filling it would take about {expected_s:.0f} s")
+                reason = "time is up" if room.is_over() else f"filling it would take about {expected_s:.0f} s"
+                yield Grown(name, size, failure=f"left out: {reason}")
                 return
             room.tell(f"growth: {name}, {size} keys")
             filled_s = crew.do(0, "fill", first=keys, count=size - keys, each=_EACH, patience_s=_PATIENCE_S)
@@ -130,17 +131,11 @@ def _overhead(size: float, keys: int, payload: int) -> float:
 def _open(room: Room, stack: ExitStack, name: str, which: str, keys: int) -> tuple[str, Crew]:
     capacity = max(64 * 2**20, keys * _BYTES_PER_KEY)
     options = f"size={capacity}" if name == "shm" else ""
-    contender = Contender(name, "benchmarks.parts.attach:store", (), ours(name, options)) if name != "LMDB" else None
-    if contender is None:
+    if name == "LMDB":
         where = f"{room.make_place(f'growth-LMDB-{which}').directory}?{2 * capacity}"
         return where, stack.enter_context(Crew("processes", "benchmarks.parts.attach:lmdb", where, 1))
-    purpose = f"growth-{which}"
-    if name == "memory":
-        # It lives in the worker alone, and ends with it.
-        where = f"memory:{room.token}-{purpose}"
-        return where, stack.enter_context(Crew("processes", contender.attach, where, 1))
-    where = stack.enter_context(contender.run(room, purpose))
-    return where, stack.enter_context(Crew("processes", contender.attach, where, 1))
+    where = stack.enter_context(ours(name, options)(room, f"growth-{which}"))
+    return where, stack.enter_context(Crew("processes", "benchmarks.parts.attach:store", where, 1))
 
 
 def _take_turns(

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Opened", "measure_open_again", "measure_open_large", "open_in_fresh_process"]
 
-_FRESH_ROUNDS: Final = 5
 _EACH: Final = 1000
 _PATIENCE_S: Final = 1200.0
 
@@ -77,7 +76,7 @@ def measure_open_again(room: Room) -> Iterator[Opened]:
                 crew = stack.enter_context(Crew("processes", "benchmarks.parts.attach:store", where, 1))
                 crew.do(0, "fill", first=0, count=_EACH, each=_EACH)
                 again = crew.call(0, "reopen", room.plan.opens)
-                fresh = [open_in_fresh_process(where, "key:00000000") for _ in range(_FRESH_ROUNDS)]
+                fresh = [open_in_fresh_process(where, "key:00000000") for _ in range(room.plan.fresh)]
             yield Opened(
                 backend,
                 _EACH,
@@ -103,7 +102,7 @@ def measure_open_large(room: Room) -> Iterator[Opened]:
                 urls.append(stack.enter_context(ours("file")(room, f"open-{live}")))
                 with Crew("processes", "benchmarks.parts.attach:store", urls[-1], 1) as crew:
                     crew.do(0, "rewrite", keys=live, writes=plan.writes, each=_EACH, patience_s=_PATIENCE_S)
-            rounds = [[open_in_fresh_process(url, "key:00000001") for url in urls] for _ in range(_FRESH_ROUNDS)]
+            rounds = [[open_in_fresh_process(url, "key:00000001") for url in urls] for _ in range(plan.fresh)]
         whole, half = ([pair[which] for pair in rounds] for which in (0, 1))
         ratio = bootstrap_ratio([times[1] for times in whole], [times[1] for times in half])
         for live, times, ratio_to_half in ((plan.live, whole, ratio), (plan.live // 2, half, None)):

@@ -26,6 +26,8 @@ def print_parts(results: Results, console: Console) -> None:
     for name, rows in results.parts.items():
         title, columns = _TABLES[name]
         console.print(f"\n[bold]{name}[/]: {title}", highlight=False)
+        if not rows:
+            console.print("left out: time is up, or no backend of those chosen takes part")
         shown = [row for row in rows if not row.failure]
         if name == "contention":
             for heading in dict.fromkeys((row.quarrel, row.kind) for row in shown):
