@@ -167,7 +167,7 @@ def _write_until_killed(where: str, first: int, life_s: float) -> list[int]:
 def _open_and_look(where: str) -> tuple[list[int | None], int]:
     """Open in a fresh process; return what each key holds, and the nanoseconds of `open` and one `get`."""
     with Crew("processes", "benchmarks.parts.attach:reader", where, 1) as crew:
-        _, time_ns, _ = crew.call(0, "open_and_get", "key:00000001")
+        time_ns = crew.call(0, "open_and_get", "key:00000001")[1]
         found = crew.call(0, "many", [f"key:{number:08d}" for number in range(_KEYS)])
         crew.call(0, "check")
     return found, time_ns

@@ -108,7 +108,9 @@ def _grow(room: Room, name: str) -> Iterator[Grown]:
             memory = crew.do(0, "memory") - own_memory
             disk = _footprint(name, where, crew)
             times = {verb: _take_turns(room, crew, other, verb, keys=size, small=small) for verb in ("get", "set")}
-            opened = 0.0 if name in {"memory", "LMDB"} else open_in_fresh_process(where, make_key(size - 1))[1] / 1e6
+            opened = (
+                0.0 if name in {"memory", "LMDB"} else open_in_fresh_process(where, make_key(size - 1)).got_ns / 1e6
+            )
             yield Grown(
                 name,
                 size,

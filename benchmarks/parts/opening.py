@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from benchmarks.parts.room import Room
 
-__all__ = ["Opened", "measure_open_again", "measure_open_large", "open_in_fresh_process"]
+__all__ = ["Opened", "Times", "measure_open_again", "measure_open_large", "open_in_fresh_process"]
 
 _EACH: Final = 1000
 _PATIENCE_S: Final = 1200.0
@@ -38,6 +38,7 @@ class Opened(NamedTuple):
         writes: to it, before.
         first_ms: `open` in a fresh process, median.
         first_get_ms: `open` and one `get` there.
+        cpu_ms: processor time of `first_get_ms`, which a busy machine disturbs less.
         again_ms: `open` in a process that opened the same store before; 0 if not measured.
         ratio_to_half: `first_get_ms` in terms of that of a store with half as many entries after as many writes.
         failure: why there is nothing else, or "".
@@ -48,6 +49,7 @@ class Opened(NamedTuple):
     writes: int
     first_ms: float = 0.0
     first_get_ms: float = 0.0
+    cpu_ms: float = 0.0
     again_ms: float = 0.0
     ratio_to_half: Interval | None = None
     failure: str = ""
@@ -57,11 +59,23 @@ class Opened(NamedTuple):
         return {**self._asdict(), "ratio_to_half": self.ratio_to_half and self.ratio_to_half._asdict()}
 
 
-def open_in_fresh_process(where: str, key: str, patience_s: float = _PATIENCE_S) -> tuple[float, float, Any]:
-    """Open the store in a process of its own; return the nanoseconds of `open`, those up to a `get`, and its value."""
+class Times(NamedTuple):
+    """Of one opening, in nanoseconds: of `open`, up to the end of a `get`, and on a processor until then."""
+
+    opened_ns: int
+    got_ns: int
+    cpu_ns: int
+
+
+def open_in_fresh_process(where: str, key: str, patience_s: float = _PATIENCE_S) -> Times:
+    """Open the store, and get a key, in a process of its own."""
     with Crew("processes", "benchmarks.parts.attach:reader", where, 1) as crew:
-        opened_ns, got_ns, value = crew.call(0, "open_and_get", key, patience_s=patience_s)
-    return opened_ns, got_ns, value
+        return Times(*crew.call(0, "open_and_get", key, patience_s=patience_s)[:3])
+
+
+def _middle_ms(times: list[Times]) -> tuple[float, float, float]:
+    opened, got, cpu = (median(column) / 1e6 for column in zip(*times, strict=True))
+    return opened, got, cpu
 
 
 def measure_open_again(room: Room) -> Iterator[Opened]:
@@ -77,14 +91,7 @@ def measure_open_again(room: Room) -> Iterator[Opened]:
                 crew.do(0, "fill", first=0, count=_EACH, each=_EACH)
                 again = crew.call(0, "reopen", room.plan.opens)
                 fresh = [open_in_fresh_process(where, "key:00000000") for _ in range(room.plan.fresh)]
-            yield Opened(
-                backend,
-                _EACH,
-                _EACH,
-                median([times[0] for times in fresh]) / 1e6,
-                median([times[1] for times in fresh]) / 1e6,
-                median(again) / 1e6,
-            )
+            yield Opened(backend, _EACH, _EACH, *_middle_ms(fresh), again_ms=median(again) / 1e6)
         except Exception as error:  # noqa: BLE001  a failure is a row
             yield Opened(backend, 0, 0, failure=in_a_line(error))
 
@@ -104,15 +111,8 @@ def measure_open_large(room: Room) -> Iterator[Opened]:
                     crew.do(0, "rewrite", keys=live, writes=plan.writes, each=_EACH, patience_s=_PATIENCE_S)
             rounds = [[open_in_fresh_process(url, "key:00000001") for url in urls] for _ in range(plan.fresh)]
         whole, half = ([pair[which] for pair in rounds] for which in (0, 1))
-        ratio = bootstrap_ratio([times[1] for times in whole], [times[1] for times in half])
-        for live, times, ratio_to_half in ((plan.live, whole, ratio), (plan.live // 2, half, None)):
-            yield Opened(
-                "file",
-                live,
-                plan.writes,
-                median([time[0] for time in times]) / 1e6,
-                median([time[1] for time in times]) / 1e6,
-                ratio_to_half=ratio_to_half,
-            )
+        ratio = bootstrap_ratio([times.got_ns for times in whole], [times.got_ns for times in half])
+        yield Opened("file", plan.live, plan.writes, *_middle_ms(whole), ratio_to_half=ratio)
+        yield Opened("file", plan.live // 2, plan.writes, *_middle_ms(half))
     except Exception as error:  # noqa: BLE001  likewise
         yield Opened("file", plan.live, plan.writes, failure=in_a_line(error))

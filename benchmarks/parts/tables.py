@@ -97,6 +97,7 @@ _OPENED: Final[list[Column]] = [
     ("writes before", lambda row: f"{row.writes:,}"),
     ("open, ms", lambda row: _ms(row.first_ms)),
     ("open and get, ms", lambda row: _ms(row.first_get_ms)),
+    ("CPU, ms", lambda row: _ms(row.cpu_ms)),
     ("open again, ms", lambda row: _ms(row.again_ms)),
     ("x half the entries", lambda row: _ratio(row.ratio_to_half)),
 ]
