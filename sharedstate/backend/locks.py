@@ -320,8 +320,9 @@ class FileLock(Lock):
     then raise `LockLostError`.
     """
 
+    _fd = -1  # open while held; the class's, for __del__: an exception may come as __init__ begins
+
     def __init__(self, directory: LockDirectory, name: str, timeout_s: float | None = None) -> None:
-        self._fd = -1  # open while held; set before anything may raise, for __del__
         super().__init__(directory.url, name, timeout_s)
         self._directory = directory
         self._path = directory.file_of(name)

@@ -9,7 +9,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +27,7 @@ from sharedstate import (
     UnavailableError,
     UrlError,
 )
-from sharedstate.testing.conformance.support import interrupt
+from sharedstate.testing.conformance.support import interrupt, interrupt_at
 from sharedstate_file import compaction, handle
 from sharedstate_file.head import length_of, next_number, number_of, word_of
 from sharedstate_file.place import Place
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from sharedstate.store import Store
     from sharedstate_file.writers import WriterLock
 
 
@@ -776,6 +780,27 @@ def test_write_that_is_interrupted_leaves_nothing_held(tmp_path: Path) -> None:
     store["k"] = "in the end"
     store.check()
     assert sharedstate.open(store.url)["k"] == "in the end"
+
+
+@pytest.mark.parametrize("verb", ["set", "increment", "take", "keys", "read what another wrote"])
+def test_verb_that_is_interrupted_at_any_call_leaves_nothing_held(tmp_path: Path, verb: str) -> None:
+    """W3: what a signal handler raises there keeps no thread of this handle, and no other handle, from writing."""
+    verbs: dict[str, Callable[[Store], Any]] = {
+        "set": lambda store: store.set("k", 1),
+        "increment": lambda store: store.increment("n"),
+        "take": lambda store: store.pop("other"),
+        "keys": list,
+        "read what another wrote": lambda store: store["other"],
+    }
+    url = f"file:{tmp_path}/store?timeout=0.5"
+    with sharedstate.open(url) as store, sharedstate.open(url) as other, ThreadPoolExecutor(1) as thread:
+        for point in count(1):
+            other["other"] = point
+            if not interrupt_at(point, partial(verbs[verb], store)):
+                break
+            thread.submit(store.set, "k", point).result(timeout=10)
+        assert point > 1
+        store.check()
 
 
 @pytest.mark.parametrize("point", ["draft written", "draft renamed", "old log ended"])
