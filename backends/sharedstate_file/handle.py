@@ -42,7 +42,7 @@ from sharedstate.values import encode
 from sharedstate_file.compaction import FLOOR_BYTES, compact, due_at
 from sharedstate_file.durability import SharedSync
 from sharedstate_file.head import ALL_ONES, LENGTH_MASK, REMOVED, Head, length_of, number_of, word_of
-from sharedstate_file.index import apply, live_bytes, load, parse
+from sharedstate_file.index import apply, follow, live_bytes, load, replay
 from sharedstate_file.log import FRAME_BYTES, MAX_PAYLOAD_BYTES, Log
 from sharedstate_file.recovery import mend
 
@@ -149,9 +149,7 @@ class Handle:
         if word < last:
             raise log.damaged(length_of(word), f"the head's word went back from {length_of(last)} to here")
         for payload, stop in log.frames(length_of(last), length_of(word)):
-            operations, after = parse(payload, generation, log, stop)
-            apply(entries, operations, generation, log, stop)
-            generation = after
+            generation = follow(entries, payload, generation, log, stop)
             mark = (word_of(log.number, stop), generation)
             if self._entries is not entries:
                 return  # B4: a read that came in between knows more
@@ -250,7 +248,8 @@ class Handle:
         words = self._head.words
         words[0] = word
         words[1] = word ^ ALL_ONES
-        apply(self._entries, operations, generation, log, stop)
+        if replay(self._entries, payload, generation) < 0:
+            apply(self._entries, operations, generation, log, stop)
         self._mark = (word, generation + len(operations))
         self._seen = word
         if stop > self._due_at:

@@ -837,16 +837,17 @@ def test_catching_up_that_is_interrupted_goes_on_where_it_was(
     store.touch("k", 1000)
     del store["k"]
     store["last"] = 1
-    apply = handle.apply
+    follow = handle.follow
     calls: list[Any] = []
 
-    def interrupt_there(*arguments: Any) -> None:
-        apply(*arguments)
+    def interrupt_there(*arguments: Any) -> int:
+        generation = follow(*arguments)
         calls.append(arguments)
         if len(calls) == frame:
             raise KeyboardInterrupt
+        return generation
 
-    monkeypatch.setattr(handle, "apply", interrupt_there)
+    monkeypatch.setattr(handle, "follow", interrupt_there)
     with pytest.raises(KeyboardInterrupt):
         other.get("k")
 
@@ -864,22 +865,24 @@ def test_read_amid_a_catch_up_of_its_own_thread_reads_the_newest(
     assert other["k"] == 0
     for i in (1, 2, 3):
         store["k"] = i
-    apply = handle.apply
+    follow = handle.follow
     calls: list[Any] = []
     seen: list[Any] = []
 
-    def read_there(*arguments: Any) -> None:
+    def read_there(*arguments: Any) -> int:
         calls.append(arguments)
         ours = len(calls)
         if ours == frame:
             seen.append(other["k"])
-        apply(*arguments)
+        generation = follow(*arguments)
         if seen:
             seen.append(other["k"])
+        return generation
 
-    monkeypatch.setattr(handle, "apply", read_there)
+    monkeypatch.setattr(handle, "follow", read_there)
     seen.append(other["k"])
 
+    assert len(calls) >= frame
     assert set(seen) == {3}
     other.check()
 
