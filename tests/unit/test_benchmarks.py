@@ -11,7 +11,7 @@ import tempfile
 import pytest
 
 import sharedstate
-from benchmarks.measure import Interval, Lane, Plan, bootstrap_ratio, build_loop, median, percentile, race
+from benchmarks.measure import Interval, Lane, Plan, Undo, bootstrap_ratio, build_loop, median, percentile, race
 from benchmarks.peers import BACKENDS, Place, url_of
 from benchmarks.results import Results, Row
 from benchmarks.scaling import Run, Triple
@@ -207,6 +207,94 @@ def test_a_lane_that_fails_ends_alone():
     assert not good.failure
     assert len(good.turns_ns) == 3
     assert good.singles_ns
+
+
+def test_what_a_turn_does_is_undone_before_the_next_operation_on_that_key():
+    """Each of a lane's set-new operations finds its key absent, and the table is as before when it is over."""
+    table = {"old": 1}
+
+    def set_new(key):
+        assert key not in table
+        table[key] = 2
+
+    operations = [(key,) for key in make_keys(50)]
+    undo = Undo(table.__delitem__, "call({k})")
+    lane = Lane("lane", set_new, statement="call({k})", variables=("k",), operations=operations, undo=undo)
+
+    race([lane], make_lane("idle", None), Plan(rounds=4, sample_ms=0.5, singles=20, keys=50), attempt)
+
+    assert not lane.failure
+    assert len(lane.turns_ns) == 4
+    assert lane.singles_ns
+    assert table == {"old": 1}
+
+
+def test_a_slow_call_is_made_once_a_turn_and_timed_by_itself():
+    """A call that overruns the turn is made once in each, and that is its single operation too."""
+    calls = []
+
+    def slow(key):
+        calls.append(key)
+        sum(range(20_000))
+
+    lane = make_lane("slow", slow)
+    lane.calibrate(1000.0)
+    calls.clear()
+    times = []
+
+    lane.take_turn(100, 1000.0, times)
+
+    assert len(calls) == 1
+    assert times == lane.singles_ns
+
+
+def test_a_lane_without_time_for_all_rounds_leaves_rounds_out():
+    """What would need too long takes part in every second or fourth round, but three times at least."""
+
+    class SlowLane(Lane):
+        def take_turn(self, singles, target_ns, times):
+            times.append(target_ns)
+            sum(range(20_000))
+
+    operations = [(key,) for key in make_keys(20)]
+    slow = SlowLane("slow", str.upper, statement="call({k})", variables=("k",), operations=operations)
+    usual = make_lane("usual", str.upper)
+    plan = Plan(rounds=12, sample_ms=0.001, singles=1, keys=20)
+
+    race([slow], make_lane("idle", None), plan._replace(lane_s=1e-9), attempt)
+    race([usual], make_lane("idle", None), plan, attempt)
+
+    assert (slow.every, len(slow.turns_ns)) == (4, 3)
+    assert (usual.every, len(usual.turns_ns)) == (1, 12)
+
+
+def test_times_of_batches_are_given_per_entry():
+    """The time of an operation on a hundred entries is divided by a hundred, in turns and single operations."""
+    # The clock's own time is subtracted and may be larger than a tenth of such a call, so this one is long.
+    lane, batch = (make_lane(name, lambda _: sum(range(5_000))) for name in ("lane", "batch"))
+    batch.entries = 100
+
+    race([lane, batch], make_lane("idle", None), Plan(rounds=5, sample_ms=0.5, singles=5, keys=20), attempt)
+
+    assert 20 < median(lane.turns_ns) / median(batch.turns_ns) < 500
+    assert 20 < median(lane.singles_ns) / median(batch.singles_ns) < 500
+
+
+def test_a_ratio_is_formed_over_the_rounds_that_both_took_part_in():
+    """A contestant that left rounds out is compared with the others' times of those rounds only."""
+    results = Results({}, {})
+    results.rows.append(Row("w", "usual", "", [1.0, 9.0, 2.0, 9.0, 3.0], []))
+    results.rows.append(Row("w", "slow", "", [10.0, 20.0, 30.0], [], every=2))
+
+    assert results.ratio("w", "slow", "usual") == Interval(10.0, 10.0, 10.0)
+
+
+def test_a_row_knows_the_middle_and_the_worst_of_its_single_operations():
+    """p50, p99 and max are those of the operations timed one by one."""
+    row = Row("w", "c", "", [1.0], [float(number) for number in range(1, 1001)])
+
+    assert (row.p50_ns(), row.p99_ns(), row.max_ns()) == (500, 990, 1000)
+    assert row._replace(singles_ns=[]).max_ns() is None
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
