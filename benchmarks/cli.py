@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _FULL: Final = Size("full", Plan(20, 8.0, 250, 10_000), 15, 0.2, 20, 20, 1e9)
-_QUICK: Final = Size("quick", Plan(10, 2.0, 60, 2_000, 0.3, 2**22), 5, 0.1, 8, 10, 30.0)
-_SMOKE: Final = Size("smoke", Plan(2, 0.1, 5, 40, 0.1, 2**20), 1, 0.01, 1, 1, 20.0)
+_QUICK: Final = Size("quick", Plan(10, 2.0, 60, 2_000, 0.3, 3, 2**22), 5, 0.1, 8, 10, 30.0)
+_SMOKE: Final = Size("smoke", Plan(2, 0.1, 5, 40, 0.1, 1, 2**20), 1, 0.01, 1, 1, 20.0)
 
 _WIDTH: Final = 120  # where there is no terminal to ask
 

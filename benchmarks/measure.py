@@ -48,7 +48,6 @@ _SINGLES_SHARE: Final = 0.5  # of a sample's time may go to operations timed one
 _RESAMPLES: Final = 500
 _REST_S: Final = 0.0005
 _MOST_TRIES: Final = 3
-_FEWEST_TURNS: Final = 3
 
 
 class Plan(NamedTuple):
@@ -59,7 +58,8 @@ class Plan(NamedTuple):
         sample_ms: what a turn should take; loops are calibrated to it.
         singles: operations timed one by one, per turn, if they fit into half a turn.
         keys: how many keys each store holds at most.
-        lane_s: a lane that needs longer leaves rounds out.
+        lane_s: a lane that needs longer leaves rounds out,
+        fewest: but takes part in so many.
         store_bytes: how much each store holds at most, but four keys.
     """
 
@@ -67,7 +67,8 @@ class Plan(NamedTuple):
     sample_ms: float
     singles: int
     keys: int
-    lane_s: float = 60.0
+    lane_s: float = 10.0
+    fewest: int = 10
     store_bytes: int = 2**24
 
     def count_keys(self, value_bytes: int) -> int:
@@ -302,7 +303,7 @@ def race(lanes: Sequence[Lane], idle: Lane, plan: Plan, attempt: Callable[..., s
 def _choose_rounds(seconds: float, plan: Plan) -> int:
     """Return in every how many rounds a lane takes part that would need `seconds` for all of them."""
     every = 1
-    while seconds / every > plan.lane_s and plan.rounds > 2 * every * (_FEWEST_TURNS - 1):
+    while seconds / every > plan.lane_s and len(range(0, plan.rounds, 2 * every)) >= plan.fewest:
         every *= 2
     return every
 

@@ -320,10 +320,13 @@ class _Runner:
 def _guarded(peer: Peer, place: Place) -> Generator[Session, None, None]:
     """Open a peer; a failure to close it is reported and ends nothing."""
     sessions = contextmanager(peer.open)(place)
-    yield sessions.__enter__()
-    failure = _attempt(sessions.__exit__, None, None, None)
-    if failure:
-        print(f"{peer.name}: while closing: {failure}", file=sys.stderr)
+    session = sessions.__enter__()
+    try:
+        yield session
+    finally:
+        failure = _attempt(sessions.__exit__, None, None, None)
+        if failure:
+            print(f"{peer.name}: while closing: {failure}", file=sys.stderr)
 
 
 def _make_lane(made: list[Lane], entrant: _Entrant, workload: Workload, form: Form, kind: Kind) -> None:

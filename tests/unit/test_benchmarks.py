@@ -41,6 +41,13 @@ def opens(backend: str, directory: str) -> bool:
     return True
 
 
+def working_directory(process: str) -> str:
+    try:
+        return os.readlink(f"/proc/{process}/cwd")
+    except OSError:  # it is no process, or no more
+        return ""
+
+
 def attempt(step, *arguments) -> str:
     try:
         step(*arguments)
@@ -117,8 +124,8 @@ def test_every_part_ends_in_figures_or_in_a_reason(tmp_path):
     assert report["codec_isolated"]["failure"] or set(report["codec_isolated"]["ratio_to_main"]) == {"encode", "decode"}
 
 
-def test_a_run_that_is_told_to_stop_removes_its_stores(tmp_path):
-    """After SIGTERM in the middle of a run its directory of stores is gone."""
+def test_a_run_that_is_told_to_stop_removes_its_stores_and_ends_its_servers(tmp_path):
+    """After SIGTERM in the middle of a run its directory of stores is gone, and no process has it as its own."""
     child = subprocess.Popen(
         benchmark_command("--rounds", "100000", "--only", "get-int", "--backend", "memory"),
         cwd=ROOT,
@@ -138,6 +145,7 @@ def test_a_run_that_is_told_to_stop_removes_its_stores(tmp_path):
 
     assert child.returncode == 128 + signal.SIGTERM
     assert glob.glob(str(tmp_path / "sharedstate-bench-*")) == []
+    assert [link for link in map(working_directory, os.listdir("/proc")) if link.startswith(str(tmp_path))] == []
 
 
 def test_a_pattern_that_names_nothing_is_refused():
@@ -249,7 +257,7 @@ def test_a_slow_call_is_made_once_a_turn_and_timed_by_itself():
 
 
 def test_a_lane_without_time_for_all_rounds_leaves_rounds_out():
-    """What would need too long takes part in every second or fourth round, but three times at least."""
+    """What would need too long takes part in every second or fourth round, but in as many as the plan names."""
 
     class SlowLane(Lane):
         def take_turn(self, singles, target_ns, times):
@@ -261,7 +269,7 @@ def test_a_lane_without_time_for_all_rounds_leaves_rounds_out():
     usual = make_lane("usual", str.upper)
     plan = Plan(rounds=12, sample_ms=0.001, singles=1, keys=20)
 
-    race([slow], make_lane("idle", None), plan._replace(lane_s=1e-9), attempt)
+    race([slow], make_lane("idle", None), plan._replace(lane_s=1e-9, fewest=3), attempt)
     race([usual], make_lane("idle", None), plan, attempt)
 
     assert (slow.every, len(slow.turns_ns)) == (4, 3)
