@@ -7,7 +7,7 @@ PYTHON ?= python3
 NEWEST = $(shell scripts/pythons.sh | tail -n 1)
 RUN = set -eu; venv=$$(scripts/venv.sh
 
-.PHONY: help probe test test-python test-native test-servers test-modern test-fresh founding-run stress lint bench bench-smoke wheel clean system system-servers
+.PHONY: help probe test test-python test-native test-servers test-modern test-fresh founding-run stress lint bench bench-smoke wheel clean system system-servers system-bench
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,10 +50,15 @@ stress: system  ## kill one of four writing processes every 50 ms, for 30 s on e
 lint: system  ## check style, types and layers
 	@$(RUN) "$(NEWEST)" dev); scripts/lint.sh "$$venv"
 
-bench: system  ## compare the backends with their peers, side by side in one run (OPTIONS="--quick")
+system-bench:
+	@scripts/system-packages.sh bench
+	@scripts/venv.sh "$(NEWEST)" bench >/dev/null
+	@scripts/venv.sh "$(NEWEST)" bench-built >/dev/null || echo "Not all peers build on this Python: they are left out." >&2
+
+bench: system-bench  ## compare the backends with their peers, side by side in one run (OPTIONS="--quick")
 	@$(RUN) "$(NEWEST)" bench); "$$venv/bin/python" -m benchmarks $(OPTIONS)
 
-bench-smoke: system  ## run every benchmark for an instant, so that none rots
+bench-smoke: system-bench  ## run every benchmark for an instant, so that none rots
 	@$(RUN) "$(NEWEST)" bench); "$$venv/bin/python" -m benchmarks --smoke
 
 wheel: system  ## build the wheel and the sdist into dist/

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _FULL: Final = Size("full", Plan(20, 8.0, 250, 10_000), 15, 0.2, 20, 20)
-_QUICK: Final = Size("quick", Plan(10, 5.0, 100, 10_000), 5, 0.1, 8, 10)
-_SMOKE: Final = Size("smoke", Plan(2, 0.1, 5, 40), 1, 0.01, 1, 1)
+_QUICK: Final = Size("quick", Plan(10, 2.0, 60, 2_000, 0.3, 3, 2**22), 5, 0.1, 8, 10)
+_SMOKE: Final = Size("smoke", Plan(2, 0.1, 5, 40, 0.1, 1, 2**20), 1, 0.01, 1, 1)
 
 _WIDTH: Final = 120  # where there is no terminal to ask
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure every backend beside its peers.")
-    parser.add_argument("--quick", action="store_true", help="a coarser run, of less than 5 minutes")
+    parser.add_argument("--quick", action="store_true", help="a coarser run, of less than five minutes")
     parser.add_argument(
         "--smoke", action="store_true", help="everything for an instant, to see that it works; no figures"
     )

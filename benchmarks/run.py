@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import sharedstate
 from benchmarks.guard import attempt
 from benchmarks.machine import describe_machine, load_now, other_work
-from benchmarks.measure import Lane, Plan, bootstrap_ratio, median, race
+from benchmarks.measure import Lane, Plan, Undo, bootstrap_ratio, median, race
 from benchmarks.parts.light_open import LightOpen, measure_light_open, run_isolated
 from benchmarks.parts.registry import MORE_PARTS
 from benchmarks.parts.room import PLANS, Room
@@ -73,6 +73,14 @@ class Choice(NamedTuple):
     is_chosen: Callable[[str], bool]
     backends: Sequence[str]
     directory: str
+
+
+class _Entrant(NamedTuple):
+    """An open contestant, and the keys that it was filled with."""
+
+    peer: Peer
+    session: Session
+    keys: Sequence[str]
 
 
 def run(size: Size, choice: Choice, tell: Callable[[str], None]) -> Results:
@@ -145,77 +153,71 @@ class _Runner:
         workloads = [item for item in WORKLOADS if item.kind == kind.name and self._choice.is_chosen(item.name)]
         if not workloads:
             return
-        keys = make_keys(self._size.plan.keys)
         families = {workload.family for workload in workloads}
         with ExitStack() as stack:
-            sessions: dict[str, tuple[Peer, Session]] = {}
+            entrants: list[_Entrant] = []
             for peer in self._peers():
                 if peer.family in families:
-                    session = self._enter(stack, peer, kind, keys)
-                    if session is not None:
-                        sessions[peer.name] = peer, session
+                    entrants += self._enter(stack, peer, kind)
             for workload in workloads:
                 self._tell(f"{workload.name}: {self._size.plan.rounds} rounds")
-                entrants = {name: pair[1] for name, pair in sessions.items() if pair[0].family == workload.family}
-                self._run_workload(workload, kind, keys, entrants)
+                taking_part = [entrant for entrant in entrants if entrant.peer.family == workload.family]
+                self._run_workload(workload, kind, taking_part)
 
-    def _enter(self, stack: ExitStack, peer: Peer, kind: Kind, keys: Sequence[str]) -> Session | None:
-        """Open a contestant and fill it, or say in its line why that failed."""
-        self._tell(f"{peer.name}: filling with {len(keys)} x {kind.label}" if peer.family == "store" else peer.name)
+    def _enter(self, stack: ExitStack, peer: Peer, kind: Kind) -> list[_Entrant]:
+        """Open a contestant and fill it, or say in its line why that failed and return nothing."""
+        count = min(self._size.plan.count_keys(kind.value_bytes), peer.most_keys)
+        self._tell(f"{peer.name}: filling with {count} x {kind.label}" if peer.family == "store" else peer.name)
         directory = os.path.join(self._directory, f"{peer.name.replace(' ', '-')}-{kind.name}")
-        place = Place(directory, self._token, kind.name)
+        place = Place(directory, self._token, kind.name, count, kind.value_bytes)
         os.mkdir(place.directory)
         opened: list[Session] = []
 
         def open_and_fill() -> None:
             opened.append(stack.enter_context(_guarded(peer, place)))
-            if "set" in opened[0].verbs:
-                _fill(opened[0], kind, keys)
+            if opened[0].host:
+                opened[0].host.fill(count)
+            elif "set" in opened[0].verbs:
+                _fill(opened[0], kind, make_keys(count))
 
         failure = attempt(open_and_fill)
         if failure:
             self._results.contestants[peer.name] = Contestant(peer.name, missing=failure)
-            return None
+            return []
         session = opened[0]
         if not self._results.contestants[peer.name].missing:
             self._results.contestants[peer.name] = Contestant(peer.name, session.version, session.note)
-        return session
+        return [_Entrant(peer, session, make_keys(count))]
 
-    def _run_workload(self, workload: Workload, kind: Kind, keys: Sequence[str], sessions: dict[str, Session]) -> None:
-        operations = workload.make(keys, kind)
+    def _run_workload(self, workload: Workload, kind: Kind, entrants: Sequence[_Entrant]) -> None:
+        results = self._results
         lanes: dict[Lane, Form] = {}
-        for name, session in sessions.items():
+        for entrant in entrants:
             for form in workload.forms:
-                if form.verb not in session.verbs:
-                    continue
-                generations: dict[str, int] = {}
-                lane = Lane(
-                    name + form.suffix,
-                    session.verbs[form.verb],
-                    statement=form.statement,
-                    variables=workload.variables,
-                    operations=operations,
-                    generations=generations,
-                )
-                if form.verb == "compare_and_set":
-                    lane.failure = attempt(_read_generations, session, keys, generations)
-                lanes[lane] = form
+                if {form.verb, *workload.needs} <= entrant.session.verbs.keys():
+                    made: list[Lane] = []
+                    failure = attempt(_make_lane, made, entrant, workload, form, kind)
+                    if failure:
+                        name = entrant.peer.name + form.suffix
+                        results.rows.append(Row(workload.name, name, form.label, [], [], failure=failure))
+                    else:
+                        lanes[made[0]] = form
+        keys = make_keys(self._size.plan.count_keys(kind.value_bytes))
         idle = Lane(
             "idle",
             None,
             statement=workload.idle,
             variables=workload.variables,
-            operations=operations,
+            operations=workload.make(keys, kind),
             generations=dict.fromkeys(keys, 0),
         )
-        race([lane for lane in lanes if not lane.failure], idle, self._size.plan, attempt)
-        results = self._results
+        race(list(lanes), idle, self._size.plan, attempt)
         results.baselines[workload.name] = workload.baseline
         results.loop_ns[workload.name] = round(median(idle.turns_ns), 2)
         results.clock_ns[workload.name] = median(idle.singles_ns)
         for lane, form in lanes.items():
             figures = lane.turns_ns, lane.singles_ns, lane.interrupted
-            results.rows.append(Row(workload.name, lane.name, form.label, *figures, lane.failure))
+            results.rows.append(Row(workload.name, lane.name, form.label, *figures, lane.failure, lane.every))
 
     def judge_noise(self) -> None:
         """Say in the results which baselines did not keep still."""
@@ -313,7 +315,7 @@ class _Runner:
         url = url_of(backend, place)
 
         def create() -> None:
-            store = sharedstate.open(url)
+            store = sharedstate.open(url, allow_narrow=True)
             stack.callback(attempt, sharedstate.remove, url)
             stack.callback(store.close)
 
@@ -324,14 +326,38 @@ class _Runner:
 def _guarded(peer: Peer, place: Place) -> Generator[Session, None, None]:
     """Open a peer; a failure to close it is reported and ends nothing."""
     sessions = contextmanager(peer.open)(place)
-    yield sessions.__enter__()
-    failure = attempt(sessions.__exit__, None, None, None)
-    if failure:
-        print(f"{peer.name}: while closing: {failure}", file=sys.stderr)
+    session = sessions.__enter__()
+    try:
+        yield session
+    finally:
+        failure = attempt(sessions.__exit__, None, None, None)
+        if failure:
+            print(f"{peer.name}: while closing: {failure}", file=sys.stderr)
 
 
-def _read_generations(session: Session, keys: Sequence[str], generations: dict[str, int]) -> None:
-    generations.update((key, session.generation(key)) for key in keys)
+def _make_lane(made: list[Lane], entrant: _Entrant, workload: Workload, form: Form, kind: Kind) -> None:
+    """Append to `made` what takes the turns of a contestant."""
+    session, keys = entrant.session, entrant.keys
+    name = entrant.peer.name + form.suffix
+    if session.host:
+        made.append(session.host.make_lane(name, workload, form))
+        return
+    generations: dict[str, int] = {}
+    if form.verb == "compare_and_set":
+        generations.update((key, session.generation(key)) for key in keys)
+    undo = workload.undo
+    made.append(
+        Lane(
+            name,
+            session.verbs[form.verb],
+            statement=form.statement,
+            variables=workload.variables,
+            operations=workload.make(keys, kind),
+            generations=generations,
+            undo=Undo(session.verbs[undo.verb], undo.statement) if undo else None,
+            entries=workload.entries(len(keys)),
+        )
+    )
 
 
 def _fill(session: Session, kind: Kind, keys: Sequence[str]) -> None:

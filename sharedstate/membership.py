@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 import sys
-from _thread import RLock
 from _weakref import ref
 
 from sharedstate.backend.forks import fork_epoch
+from sharedstate.backend.mutexes import Mutex
 from sharedstate.errors import StateError
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -41,7 +41,7 @@ class Membership:
         self._announce = announce
         self._facts = facts or {}
         self._presence: Presence | None = None  # replaced by who has the turn
-        self._turns: dict[int, RLock] = {}  # one for each fork: a thread of the parent may have held its own
+        self._turns: dict[int, Mutex] = {}  # one for each fork: a thread of the parent may have held its own
 
     def join(self) -> str:
         """Take a place unless there is one, and return its token."""
@@ -85,8 +85,8 @@ class Membership:
         if self._presence is not None:
             self.try_join()
 
-    def _turn(self) -> RLock:
-        return self._turns.setdefault(fork_epoch(), RLock())
+    def _turn(self) -> Mutex:
+        return self._turns.setdefault(fork_epoch(), Mutex())
 
 
 _members: dict[int, ref[Membership]] = {}

@@ -25,10 +25,10 @@ Crash: the kernel frees the flock.
 from __future__ import annotations
 
 import os
-from _thread import RLock, get_ident
+from _thread import get_ident
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
-from sharedstate.backend import Backoff, Deadline, fork_epoch, keep_on_fork, open_unshared
+from sharedstate.backend import Backoff, Deadline, Mutex, fork_epoch, has_name, keep_on_fork, open_unshared
 from sharedstate.errors import ClosedError
 from sharedstate_file.place import read_text
 
@@ -56,12 +56,12 @@ class _Turn:
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         # Re-entrant only because such a lock knows whether it is ours to release.
-        self.lock = RLock()
+        self.lock = Mutex()
         self.owner = 0  # guarded by lock; ident of the thread inside
         self.is_ending = False  # guarded by lock; closed by a signal handler of the thread inside
         # Re-entrant: the garbage collector may run a finalizer that reads the
         # store while its thread is catching up.
-        self.index = RLock()
+        self.index = Mutex()
         self.fd = _UNOPENED  # guarded by lock
 
 
@@ -114,7 +114,7 @@ class WriterLock:
             except RuntimeError:
                 pass  # it was never ours
 
-    def index(self) -> RLock:
+    def index(self) -> Mutex:
         """Return the lock of the handle's index, for readers that catch up."""
         if self._turn.epoch != fork_epoch():
             return self._enter_child().index
@@ -122,7 +122,7 @@ class WriterLock:
 
     def is_current(self) -> bool:
         """Return whether the store was not removed, nor is another one in its place; ask inside the section."""
-        return os.fstat(self._turn.fd).st_nlink > 0
+        return has_name(self._turn.fd)
 
     def close(self) -> None:
         """Give the descriptor back, once nobody of this handle is inside."""

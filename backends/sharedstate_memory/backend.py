@@ -24,9 +24,9 @@ from __future__ import annotations
 
 import os
 import time
-from _thread import TIMEOUT_MAX, LockType, RLock, allocate_lock
+from _thread import TIMEOUT_MAX, LockType, allocate_lock
 
-from sharedstate.backend import Backend, Deadline, Lock, Presence, add_numbers, check_ttl, new_sharer
+from sharedstate.backend import Backend, Deadline, Lock, Mutex, Presence, add_numbers, check_ttl, new_sharer
 from sharedstate.errors import ClosedError, ConflictError, CorruptError, UnavailableError
 from sharedstate.model import (
     ABSENT,
@@ -73,7 +73,7 @@ class _Table:
     """One store of this interpreter: what all its handles share."""
 
     def __init__(self) -> None:
-        self.lock = RLock()
+        self.lock = Mutex()
         self.entries: dict[str, _Stored] = {}  # guarded by lock; single reads need none
         self.last = ABSENT  # guarded by lock; the newest generation, also of deletes
         self.expiring = 0  # guarded by lock; entries with a deadline written since the last purge
@@ -107,7 +107,7 @@ class _Table:
 
 
 _tables: dict[str, _Table] = {}  # guarded by _tables_lock
-_tables_lock = RLock()  # a finalizer may open a store
+_tables_lock = Mutex()  # a finalizer may open a store
 
 
 def _before_fork() -> None:
@@ -468,16 +468,23 @@ class MemoryLock(Lock):
     until the `Lock` object ends; nothing but the interpreter's end outlasts that.
     """
 
+    _held: LockType | None = None  # the class's, for __del__: an exception may come as __init__ begins
+
     def __init__(self, url: str, name: str, timeout_s: float | None, mutex: _Mutex) -> None:
-        self._held: LockType | None = None  # set before anything may raise, for __del__
         super().__init__(url, name, timeout_s)
         self._mutex = mutex
 
     def _seize(self, deadline: Deadline) -> int:
+        if self._held is not None and self._holder is None:
+            self._free()  # an exception out of a signal handler ended the release before
         lock, mutex = self._mutex.lock, self._mutex
-        if not lock.acquire(timeout=deadline.remaining_s(TIMEOUT_MAX)):
+        # map() calls it in the assignment's own instruction, and not in a call's, at whose end a signal handler may
+        # run: what that raised would leave a lock held of which nobody knows.
+        (is_taken,) = map(lock.acquire, (True,), (deadline.remaining_s(TIMEOUT_MAX),))
+        if is_taken:
+            self._held = lock
+        else:
             raise deadline.timed_out(self.url, f"lock {self.name!r}", str(mutex.record.owner) if mutex.record else "")
-        self._held = lock
         try:
             now_s = time.time()
             token = max(mutex.record.token + 1 if mutex.record else 1, int(now_s * 1e6))

@@ -133,17 +133,34 @@ class Pool:
         """Run `body` between BEGIN IMMEDIATE and COMMIT; an exception rolls back.
 
         `body` gets the connection; it runs once, with the write lock held.
+
+        Raises:
+            LockTimeoutError: others kept the write lock; nothing was written.
+            StateError: what else SQLite reports, in our words.
         """
-        session = self._begin()
-        try:
-            result = body(session.connection)
-            session.execute("COMMIT")
-        except Error as error:
-            raise self.explain(error, "COMMIT") from error
-        finally:
-            session.connection.rollback()  # does nothing after a COMMIT that worked
-            self._idle.append(session)
-        return result
+        deadline: Deadline | None = None
+        backoff = Backoff()
+        while True:
+            session, statement = self.take(), "BEGIN IMMEDIATE"
+            # BEGIN is inside the try, and ROLLBACK the first call of the finally: an exception
+            # of a signal handler comes after calls only, so none leaves the write lock held.
+            try:
+                session.execute(statement)
+                statement = "COMMIT"
+                result = body(session.connection)
+                session.execute(statement)
+            except Error as error:
+                if statement == "COMMIT" or not is_busy(error):
+                    raise self.explain(error, statement) from error
+            else:
+                return result
+            finally:
+                session.connection.rollback()  # does nothing where there is no transaction
+                self._idle.append(session)
+            deadline = deadline or Deadline(self.timeout_s)
+            if deadline.has_passed():
+                raise deadline.timed_out(self.url, "the database's write lock")
+            backoff.sleep(deadline)
 
     def visit(self, body: Callable[[Connection], None]) -> None:
         """Run `body` outside a transaction, again while the database is busy; leave no connection open."""
@@ -164,24 +181,6 @@ class Pool:
             backoff.sleep(deadline)
         with no_fork():
             self.drain()
-
-    def _begin(self) -> Session:
-        deadline: Deadline | None = None
-        backoff = Backoff()
-        while True:
-            session = self.take()
-            try:
-                session.execute("BEGIN IMMEDIATE")
-            except Error as error:
-                self._idle.append(session)
-                if not is_busy(error):
-                    raise self.explain(error, "BEGIN IMMEDIATE") from error
-            else:
-                return session
-            deadline = deadline or Deadline(self.timeout_s)
-            if deadline.has_passed():
-                raise deadline.timed_out(self.url, "the database's write lock")
-            backoff.sleep(deadline)
 
     def explain(self, error: Error, statement: str) -> Exception:
         """Return the error of ours; that the store was removed, if that is why."""

@@ -87,6 +87,7 @@ class Session:
     __slots__ = ("__weakref__", "connection", "epoch", "execute")
 
     def __init__(self, connection: Connection) -> None:
+        self.epoch = _CLOSED  # until it is complete, should a signal handler raise before
         self.connection = connection
         self.execute = connection.cursor().execute
         self.epoch = fork_epoch()

@@ -35,7 +35,8 @@ def opener(backend: str) -> Callable[[Place], Generator[Session, None, None]]:
 
     def open_store(place: Place) -> Generator[Session, None, None]:
         url = url_of(backend, place)
-        store = sharedstate.open(url)
+        # `memory` is too narrow for a process that may start others, and it is not asked to be wider.
+        store = sharedstate.open(url, allow_narrow=True)
         transaction = store.transaction
 
         def swap(k: str, j: str) -> None:
@@ -52,9 +53,13 @@ def opener(backend: str) -> Callable[[Place], Generator[Session, None, None]]:
                 "getitem": store,
                 "set": store.set,
                 "setitem": store,
+                "delete": store.delete,
                 "increment": store.increment,
                 "compare_and_set": store.compare_and_set,
                 "swap": swap,
+                "items": store.items,
+                "get_many": store.get_many,
+                "set_many": store.set_many,
             }
             yield Session(verbs, _VERSION, generation=generation)
         finally:

@@ -25,7 +25,7 @@ from abc import ABC, abstractmethod
 from errno import ENOSPC
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
-from sharedstate.backend.files import hand_over, make_directory, open_private, translate_os_error
+from sharedstate.backend.files import hand_over, has_name, make_directory, open_private, translate_os_error
 from sharedstate.backend.forks import fork_epoch, keep_on_fork, open_unshared
 from sharedstate.backend.waiting import Backoff, Deadline
 from sharedstate.errors import CorruptError, LockLostError, LockOwnershipError, LockTimeoutError
@@ -104,7 +104,10 @@ class Lock(ABC):
             self._token = self._seize(deadline)
             self._holder = me
         except BaseException:
-            self._end_turn()
+            try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import
+                self._turn.release()
+            except RuntimeError:
+                pass  # it was never ours
             raise
         return self._token
 
@@ -129,7 +132,7 @@ class Lock(ABC):
         try:
             self._free()
         finally:
-            self._end_turn()
+            self._turn.release()  # not by a function of Python: on the way into it an exception would skip it
         if loss is not None:
             raise LockLostError(name=self.name, reason=loss)
 
@@ -172,12 +175,6 @@ class Lock(ABC):
     def _take_turn(self, deadline: Deadline) -> None:
         if not self._turn.acquire(timeout=deadline.remaining_s(TIMEOUT_MAX)):
             raise deadline.timed_out(self.url, f"lock {self.name!r}", "another thread through the same Lock object")
-
-    def _end_turn(self) -> None:
-        try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import
-            self._turn.release()
-        except RuntimeError:
-            pass  # it was never ours
 
     def _require_holder(self) -> None:
         if self._epoch != fork_epoch():
@@ -323,8 +320,9 @@ class FileLock(Lock):
     then raise `LockLostError`.
     """
 
+    _fd = -1  # open while held; the class's, for __del__: an exception may come as __init__ begins
+
     def __init__(self, directory: LockDirectory, name: str, timeout_s: float | None = None) -> None:
-        self._fd = -1  # open while held; set before anything may raise, for __del__
         super().__init__(directory.url, name, timeout_s)
         self._directory = directory
         self._path = directory.file_of(name)
@@ -341,7 +339,7 @@ class FileLock(Lock):
             fd = open_unshared(lambda: self._directory.open(self._path))
             try:
                 self._wait(fd, deadline)
-                if os.fstat(fd).st_nlink:
+                if has_name(fd):
                     token = self._sign(fd)
                     self._fd = fd
                     return token
@@ -406,7 +404,7 @@ class FileLock(Lock):
         self._fd = -1  # closed by close_on_fork
 
     def _loss(self) -> str | None:
-        return None if os.fstat(self._fd).st_nlink else f"its file {self._path} was removed"
+        return None if has_name(self._fd) else f"its file {self._path} was removed"
 
     def __del__(self) -> None:
         if self._fd >= 0 and self._epoch == fork_epoch():

@@ -20,7 +20,7 @@ import pytest
 import sharedstate
 from harness import wait_for
 from harness.installed import environments, library, published
-from harness.processes import find_process, in_sessions, send
+from harness.processes import find_process, in_sessions, leader_of, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,6 +109,7 @@ def running(place: Path, command: str) -> Iterator[Running]:
             stderr=output,
             start_new_session=True,
         )
+    leader = leader_of(process)
     server = Running(port, process.pid, log)
     url = ""
     try:
@@ -117,8 +118,8 @@ def running(place: Path, command: str) -> Iterator[Running]:
         yield server
     finally:
         process.terminate()
-        if not wait_for(lambda: process.poll() is not None and not in_sessions([process.pid]), 10):
-            for found in in_sessions([process.pid]):
+        if not wait_for(lambda: process.poll() is not None and not in_sessions([leader]), 10):
+            for found in in_sessions([leader]):
                 send(found, signal.SIGKILL)
             process.wait()
         if url:
@@ -200,12 +201,13 @@ def test_disturbing_counts_what_a_naive_service_would_have_done(place: Path) -> 
         text=True,
         start_new_session=True,
     )
+    leader = leader_of(process)
     output, _ = process.communicate(timeout=110)
 
     assert process.returncode == 0
     state, _, _, *lines = output.splitlines()
     sharedstate.remove(state.split()[-1])
-    assert not in_sessions([process.pid])
+    assert not in_sessions([leader])
     assert len(lines) == 6, output
     assert all(line.split("|")[1].strip() == "12/12" for line in lines), output
     starts = {line.split("|")[0].strip(): int(line.split("|")[-1]) for line in lines}

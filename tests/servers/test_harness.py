@@ -29,7 +29,7 @@ from harness import (
     wait_for,
 )
 from harness.installed import environments, published
-from harness.processes import in_sessions
+from harness.processes import find_process, in_sessions, leader_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,6 +195,17 @@ def test_what_the_setup_promised_must_be_there() -> None:
         next(iter(environments().values())).command("no-such-server")
 
 
+def test_session_whose_number_has_come_round_to_another_is_not_ours() -> None:
+    """Pids are used again; another test's server must be neither counted nor killed."""
+    with subprocess.Popen(["/usr/bin/sleep", "60"], start_new_session=True) as child:
+        leader = leader_of(child)
+        earlier = leader._replace(started=leader.started - 1)
+
+        assert in_sessions([leader]) == [leader]
+        assert in_sessions([earlier]) == []
+        child.kill()
+
+
 def test_closed_directory_is_published_as_a_copy(tmp_path: Path) -> None:
     """What others cannot reach is handed on from where they can; what they can reach is handed on as it is."""
     closed = tmp_path / "closed"
@@ -230,9 +241,11 @@ def test_end_of_the_tests_is_the_end_of_their_servers(name: str, number: signal.
     with child, child.stdout:
         *directories, numbers = child.stdout.readline().decode().split(maxsplit=2)
         master, *pids = map(int, numbers.split())
-        assert {process.pid for process in in_sessions([master])} >= set(pids)
+        leader = find_process(master)
+        assert leader is not None
+        assert {process.pid for process in in_sessions([leader])} >= set(pids)
         os.kill(child.pid, number)
 
-        assert wait_for(lambda: not in_sessions([master]), 15)
+        assert wait_for(lambda: not in_sessions([leader]), 15)
     for directory in directories:  # which only an orderly end removes
         shutil.rmtree(directory, ignore_errors=True)

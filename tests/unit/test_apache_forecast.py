@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -382,9 +383,6 @@ EVERYTHING = "WSGIScriptAlias / {root}/a.wsgi\n"
 ELSEWHERE = within("VirtualHost *:9", "ServerName x\nWSGIDaemonProcess d\n")
 PITFALLS = [
     # code, a configuration that has it, one that has not
-    ("shutdown-hang", AB, GLOBAL + AB),
-    ("shutdown-hang", AB, f"WSGIDestroyInterpreter Off\n{AB}"),
-    ("shutdown-hang", IN_D + X + AB, f"{IN_D}{X}{IMPORT}x\n{AB}"),
     ("client-names-interpreter", AB, f"UseCanonicalName On\n{AB}"),
     ("client-names-interpreter", AB, X + AB),
     ("decided-per-request", f"WSGIProcessGroup %{{ENV:X}}\n{AB}", AB),
@@ -427,9 +425,40 @@ def test_chroot_hides_what_is_outside(foresee: Foresee) -> None:
     assert "chroot" in codes(foresee(body))
 
 
+def with_mod_wsgi(version: str, found: apache.Forecast) -> apache.Forecast:
+    """Return the forecast as if that version were loaded: the distribution's may be any."""
+    return replace(found, mod_wsgi=replace(found.mod_wsgi, version=version))
+
+
+@pytest.mark.parametrize(
+    ("body", "mended"),
+    [
+        (AB, GLOBAL + AB),
+        (AB, f"WSGIDestroyInterpreter Off\n{AB}"),
+        (IN_D + X + AB, f"{IN_D}{X}{IMPORT}x\n{AB}"),
+    ],
+)
+def test_hang_at_the_end_is_told_of_until_it_is_mended(foresee: Foresee, body: str, mended: str) -> None:
+    """mod_wsgi 4.9 hangs: one directive mends it, and so does a newer mod_wsgi, of which nothing is said."""
+    found = foresee(body)
+    (advice,) = (
+        each
+        for each in apache.advise(with_mod_wsgi("4.9.4", found), apache.Surroundings())
+        if each.code == "shutdown-hang"
+    )
+
+    assert "4.9.4" in advice.finding
+    assert advice.remedy
+    assert advice.sources
+    assert all(source.place.startswith(found.apache.config) or not source.file for source in advice.sources)
+    assert "shutdown-hang" not in codes(with_mod_wsgi("4.9.4", foresee(mended)))
+    assert "shutdown-hang" not in codes(with_mod_wsgi("5.0.2", found))
+    assert ("shutdown-hang" in codes(found)) == found.mod_wsgi.version.startswith("4.9")
+
+
 def test_prefork_does_not_hang(foresee: Foresee) -> None:
     """The hang at the end is one of threaded processes: prefork's children have no threads."""
-    assert "shutdown-hang" not in codes(foresee(AB, "prefork"))
+    assert "shutdown-hang" not in codes(with_mod_wsgi("4.9.4", foresee(AB, "prefork")))
 
 
 def test_surroundings_are_part_of_the_advice(foresee: Foresee) -> None:

@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import sharedstate
 from sharedstate.backend import Deadline, LockDirectory
 from sharedstate.errors import (
     CapacityError,
@@ -24,7 +27,7 @@ from sharedstate.errors import (
     ValueTypeError,
 )
 from sharedstate.probe.interpreters import ISOLATED, LEGACY, reason_unavailable, run_in_interpreter
-from sharedstate.testing.conformance.support import interrupt
+from sharedstate.testing.conformance.support import interrupt, interrupt_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -256,7 +259,7 @@ def test_long_timeouts_are_as_long_as_they_say(locks: LockDirectory, timeout_s: 
         assert locks.lock("n").acquire(negative)
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # of open()
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of open()
 def test_interrupted_acquire_or_release_keeps_nothing_for_ever(locks: LockDirectory) -> None:
     """Whichever line an exception of a signal handler hits, the object can be released, or acquired, afterwards."""
     lock = locks.lock("n", timeout_s=1)
@@ -272,6 +275,26 @@ def test_interrupted_acquire_or_release_keeps_nothing_for_ever(locks: LockDirect
     assert try_in_thread(locks, "n") == "True"
     with lock:
         assert try_in_thread(locks, "n") == "False"
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_turn_that_is_interrupted_at_any_call_lets_others_have_theirs(locks: LockDirectory, scheme: str) -> None:
+    """What a signal handler raises there costs no thread its turn through the same object."""
+    with sharedstate.open("memory:interrupted-turns") as store, ThreadPoolExecutor(1) as other:
+        lock = locks.lock("n") if scheme == "file" else store.lock("n")
+
+        def turn() -> None:
+            if not lock.is_held():
+                lock.acquire(0)
+            lock.release()
+
+        for point in count(1):
+            if not interrupt_at(point, turn):
+                break
+            turn()
+            other.submit(turn).result(timeout=10)
+    sharedstate.remove(store.url)
+    assert point > 20
 
 
 def test_not_re_entrant(locks: LockDirectory) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -14,7 +17,7 @@ import sharedstate
 import sharedstate_memory
 from sharedstate import CorruptError, registry
 from sharedstate.model import DELETE, Put
-from sharedstate.testing.conformance.support import fork_and_run, interrupt, until
+from sharedstate.testing.conformance.support import fork_and_run, interrupt, interrupt_at, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -225,3 +228,38 @@ def test_write_that_is_interrupted_leaves_nothing_held(backend: MemoryBackend) -
     thread.join(timeout=10)
 
     assert backend.get("k") == 2
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "change_token", "connect", "close"])
+def test_verb_that_is_interrupted_at_any_call_leaves_nothing_held(backend: MemoryBackend, verb: str) -> None:
+    """What a signal handler raises there keeps no other thread from writing."""
+    with ThreadPoolExecutor(1) as other:
+        for point in count(1):
+            handle = registry.connect(backend.url)
+            body = {
+                "change_token": handle.change_token,
+                "connect": lambda: registry.connect(backend.url),
+                "close": handle.close,
+            }.get(verb) or partial(VERBS[verb], handle)
+
+            if not interrupt_at(point, body):
+                break
+            other.submit(backend.set, "k", point).result(timeout=10)
+            other.submit(registry.connect, backend.url).result(timeout=10)
+    assert point > 1
+    backend.check()
+
+
+def test_lock_that_is_interrupted_is_held_by_nobody_for_ever(backend: MemoryBackend) -> None:
+    """Whichever line of a turn an exception of a signal handler hits, the object can be released, or acquired again."""
+    lock = backend.lock("l", timeout_s=1)
+
+    def turn() -> None:
+        if not lock.is_held():
+            lock.acquire()
+        lock.release()
+
+    interrupt(turn, times=500)
+
+    turn()
+    assert backend.lock("l").try_acquire()

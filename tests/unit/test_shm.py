@@ -237,11 +237,13 @@ def test_a_directory_is_refused(url: str) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another user's")
 def test_another_users_region_is_refused(url: str) -> None:
-    """A region of another user's, even a readable one, could be planted: StoreAccessError."""
+    """A region of another user's, even a readable one, could be planted: StoreAccessError; root may open it."""
     sharedstate.open(f"{url}?mode=0666").close()
     os.chown(REGION, 12345, 12345)
+    # Root's turn comes first: it imports what others may be unable to reach, in a closed directory.
     program = (
         "import os, sharedstate\n"
+        "sharedstate.open('" + url + "').close()\n"
         "os.setgid(54321); os.setuid(54321)\n"
         "try: sharedstate.open('" + url + "')\n"
         "except sharedstate.StoreAccessError as error: print('refused', 'another user' in str(error))\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import random
+import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -250,3 +251,24 @@ def test_judge_finds_the_bug(judge: str, bug: str, stage: Stage, tmp_path: Path)
 def test_judge_finds_nothing_without_a_bug(judge: str, stage: Stage, tmp_path: Path) -> None:
     """The same experiment on the same backend without a bug is explained."""
     assert _JUDGES[judge][0](stage, tmp_path, "none") == []
+
+
+def test_interrupt_ends_though_an_exception_is_swallowed() -> None:
+    """As in a finalizer: the next signal ends the round, the helper ends with its rounds, and no signal comes after."""
+    swallowed = []
+
+    def body() -> None:
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})  # none came before this line
+            support.until(lambda: False)
+        except BaseException as interruption:  # noqa: BLE001  as Python does
+            swallowed.append(interruption)
+        support.until(lambda: False)
+
+    before = signal.getsignal(signal.SIGALRM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    support.interrupt(body, times=1)
+
+    assert len(swallowed) == 1
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getsignal(signal.SIGALRM) is before

@@ -2,6 +2,8 @@
 
 A server is started as the leader of a new session, and none of those that the
 tests start leaves it: the session finds orphans too, whose parentage is lost.
+Its number is the leader's pid, and free for others once the session is empty: a
+long run of tests comes round to it.  So a session is asked for by its leader.
 """
 
 from __future__ import annotations
@@ -9,10 +11,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from subprocess import Popen
 
 
 class Process(NamedTuple):
@@ -24,26 +27,39 @@ class Process(NamedTuple):
 
 def find_process(pid: int) -> Process | None:
     """Return a process that lives; None for one that is gone or only waits to be reaped."""
+    found = _look(pid)
+    return None if found is None or found[0] in b"ZX" else found[1]
+
+
+def leader_of(child: Popen[Any]) -> Process:
+    """Return what identifies a child that was started as the leader of a new session, and is not reaped yet."""
+    found = _look(child.pid)
+    assert found, f"{child.args} was reaped already"
+    return found[1]
+
+
+def _look(pid: int) -> tuple[bytes, Process] | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    if fields[0] in b"ZX":
-        return None
-    return Process(pid, int(fields[1]), int(fields[3]), int(fields[19]))
+    return fields[0], Process(pid, int(fields[1]), int(fields[3]), int(fields[19]))
 
 
-def in_sessions(sessions: Iterable[int]) -> list[Process]:
-    """Return the living processes of these sessions, and what descends from them, oldest first."""
-    wanted = set(sessions)
+def in_sessions(leaders: Iterable[Process]) -> list[Process]:
+    """Return the living processes of these leaders' sessions, and what descends from them, oldest first."""
+    started = {leader.pid: leader.started for leader in leaders}
     processes = sorted(
         filter(None, (find_process(int(name)) for name in os.listdir("/proc") if name.isdigit())),
         key=lambda process: (process.started, process.pid),
     )
+    for process in processes:
+        if started.get(process.pid, process.started) != process.started:
+            del started[process.pid]  # the leader's pid is another's by now: its session has ended
     found: dict[int, Process] = {}
     for process in processes:
-        if process.session in wanted or process.parent in found:
+        if process.session in started or process.parent in found:
             found[process.pid] = process
     return list(found.values())
 

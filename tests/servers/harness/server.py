@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .installed import environments, library
 from .load import ask, fetch
 from .modes import Disturbance, Mode, Place
-from .processes import Process, find_process, in_sessions, is_helper, send, wait_for
+from .processes import Process, find_process, in_sessions, is_helper, leader_of, send, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,12 +62,15 @@ def start(mode: Mode, application: Path, *extra: str, setting: dict[str, str] | 
         shutil.rmtree(directory, ignore_errors=True)
 
 
-_all_sessions: set[int] = set()
+_all_leaders: set[Process] = set()
 
 
 def leftovers() -> list[Process]:
-    """Return the processes that still live of all servers that this process ever started."""
-    return in_sessions(_all_sessions)
+    """Return the processes that still live of all servers that this process started since it was last told of none."""
+    living = in_sessions(_all_leaders)
+    if not living:
+        _all_leaders.clear()
+    return living
 
 
 class Server:
@@ -81,7 +84,7 @@ class Server:
         self.directory = directory
         self._extra = extra
         self._master: subprocess.Popen[bytes] | None = None
-        self._sessions: set[int] = set()  # one per start; all that we ever began is in one of them
+        self._leaders: set[Process] = set()  # one per start; all that we ever began is in the session of one of them
         # Bound and never listening: nobody else is given this port while the server is down.
         self._reservation = socket.socket()
         self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -126,8 +129,9 @@ class Server:
                 stderr=output,
                 start_new_session=True,
             )
-        self._sessions.add(self._master.pid)
-        _all_sessions.add(self._master.pid)
+        leader = leader_of(self._master)
+        self._leaders.add(leader)
+        _all_leaders.add(leader)
         self._wait_until_ready(ready)
 
     def stop(self) -> None:
@@ -228,7 +232,7 @@ class Server:
 
     def processes(self) -> list[Process]:
         """Return every living process that this server ever started, orphans and helpers too, oldest first."""
-        return in_sessions(self._sessions)
+        return in_sessions(self._leaders)
 
     def pids(self) -> list[int]:
         return [process.pid for process in self.processes()]
