@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["UNITS", "Dot", "Series", "decades", "draw_dots", "draw_lines", "is_available"]
 
-_LEFT: Final = 112
+_LEFT: Final = 126
 _RIGHT: Final = 56
-_PLOT: Final = 182
+_PLOT: Final = 168
 _ROW: Final = 19
 _HEIGHT: Final = 230  # of a chart of lines
 
@@ -169,7 +169,7 @@ def _beside(field: str, right_end: int, rows: dict[str, Any]) -> dict[str, Any]:
             "align": "right",
             "baseline": "middle",
             "fill": "var(--ink)",
-            "limit": _LEFT - 10,
+            "limit": _LEFT - 12,
             "fontWeight": {"expr": "datum.bold"},
             "aria": False,
         },

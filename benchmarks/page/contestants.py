@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["BASELINE", "colour_of", "ours_of", "plain_name"]
+__all__ = ["BASELINE", "colour_of", "mark_losing", "ours_of", "plain_name"]
 
 BASELINE: Final = "dict+Lock"
 
@@ -32,3 +32,8 @@ def colour_of(contestant: str, ours: list[str], *, is_losing: bool = False) -> s
     if name in ours or name == "sharedstate codec":
         return _COLOURS.get(name, _OTHERS)
     return "reference" if name.startswith((BASELINE, "dict")) else "peer"
+
+
+def mark_losing(contestant: str) -> str:
+    """Return its name for a chart, marked if others may come between its read and its write."""
+    return f"✗ {plain_name(contestant)}" if contestant.endswith(_NOT_ATOMIC) else contestant

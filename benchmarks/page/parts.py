@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.page.charts import Dot, Series, decades, draw_dots, draw_lines
 from benchmarks.page.contestants import colour_of, ours_of
 from benchmarks.page.fragments import Html, details, paragraph, row, section, strong, table, text
-from benchmarks.page.reasons import PARTS
+from benchmarks.page.reasons import PARTS, QUARRELS
 from benchmarks.page.records import (
     Record,
     cards_of,
@@ -50,9 +50,16 @@ def parts_of(report: Record) -> dict[str, list[Record]]:
         ] or [{"failure": codec["failure"]}]
     for name, records in report.get("parts", {}).items():
         if records:
-            found[name] = [{_SAME.get(field, field): value for field, value in record.items()} for record in records]
+            found[name] = list(map(_in_our_words, records))
     order = list(PARTS)
     return dict(sorted(found.items(), key=lambda entry: order.index(entry[0]) if entry[0] in order else len(order)))
+
+
+def _in_our_words(record: Record) -> Record:
+    renamed = {_SAME.get(field, field): value for field, value in record.items()}
+    if renamed.get("workload") in QUARRELS:
+        renamed["workload"] = QUARRELS[renamed["workload"]]
+    return renamed
 
 
 def render_parts(report: Record) -> list[tuple[str, Html]]:

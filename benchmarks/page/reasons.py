@@ -9,7 +9,7 @@ from __future__ import annotations
 from fnmatch import fnmatch
 from typing import Final
 
-__all__ = ["PARTS", "take_it_where", "what_it_is", "why", "why_slow_at_times"]
+__all__ = ["PARTS", "QUARRELS", "take_it_where", "what_it_is", "why", "why_slow_at_times"]
 
 WORKLOADS: Final = {
     "get": "Read one key that is there. Keys come in random order, so caches are missed as they are in life.",
@@ -139,6 +139,14 @@ TAKE: Final = {
 }
 """When one of our backends is the one to take."""
 
+
+QUARRELS: Final = {
+    "hot": "one hot key",
+    "mixed": "100 keys, half of it writes",
+    "disjoint": "keys of their own",
+    "zipf": "mostly reads, of some keys far more",
+}
+"""What several workers contend for, by its name in the JSON."""
 
 PARTS: Final = {
     "contention": (

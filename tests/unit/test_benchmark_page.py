@@ -281,6 +281,33 @@ def test_hostile_names_are_text_in_charts() -> None:
     assert reader.tags.count("title") == 3
 
 
+def test_a_chart_shows_one_form_of_a_peers_call_and_marks_who_is_not_atomic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ours every form is drawn, of a peer the first; a read and a write in two steps are marked, in red."""
+    drawn: list[charts.Dot] = []
+    monkeypatch.setattr("benchmarks.page.operations.draw_dots", lambda dots, *_, **__: drawn.extend(dots) or "")
+    names = ("shm", "shm [k]", "LMDB", "LMDB [k]", "dbm [not atomic]")
+    rows = [{"contestant": name, "median_ns": 10.0 + index} for index, name in enumerate(names)]
+
+    read({"backends": COMMITTED["backends"], "workloads": [{"workload": "get-int", "rows": rows}]})
+
+    assert [(dot.name, dot.colour) for dot in drawn] == [
+        ("shm", "ours-1"),
+        ("shm [k]", "ours-1"),
+        ("LMDB", "peer"),
+        ("✗ dbm", "lost"),
+    ]
+
+
+def test_parts_may_call_a_field_otherwise() -> None:
+    """What one part calls a quarrel, its kind and the longest wait is shown as the others' workload, crew and max."""
+    record = {name: value for name, value in CONTENDED.items() if name not in {"workload", "crew", "max_ns"}}
+
+    text = read({"parts": {"contention": [record | {"quarrel": "hot", "kind": "threads", "longest_ns": 7_000}]}}).text()
+
+    assert "one hot key, threads" in text
+    assert "7.00 µs" in text
+
+
 # --- Charts ------------------------------------------------------------------------
 
 
