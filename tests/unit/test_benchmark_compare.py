@@ -40,8 +40,8 @@ class _Slow:
 _fast_open = open
 
 
-def open(url):
-    return _Slow(_fast_open(url))
+def open(url, **options):
+    return _Slow(_fast_open(url, **options))
 '''
 
 
