@@ -68,7 +68,7 @@ def _print_header(results: Results, console: Console) -> None:
 
 def _print_workload(results: Results, workload: Workload, console: Console) -> None:
     table = Table("contestant")
-    for heading in ("median", "p99", "max", "per second", f"x {workload.baseline}", "95 %"):
+    for heading in ("median", "p99", "max", f"x {workload.baseline}", "95 %"):
         table.add_column(heading, justify="right", no_wrap=True)
     failures: dict[str, str] = {}
     for row in results.rows:
@@ -98,14 +98,13 @@ def _cells(results: Results, workload: Workload, row: Row) -> tuple[str, ...]:
     name = escape(name)
     median_ns, p99_ns = row.median_ns(), row.p99_ns()
     if median_ns is None:
-        return name, "failed", "-", "-", "-", "-", "-"
+        return name, "failed", "-", "-", "-", "-"
     ratio = results.ratio(workload.name, row.contestant, workload.baseline)
     return (
         name,
         duration(median_ns),
         "-" if p99_ns is None else duration(p99_ns),
         duration(max(row.singles_ns)) if row.singles_ns else "-",
-        f"{1e9 / median_ns:,.0f}",
         factor(ratio.median) if ratio else "-",
         _bounds(ratio) if ratio else "-",
     )

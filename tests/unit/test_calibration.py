@@ -248,3 +248,22 @@ def test_options_of_the_comparison_go_with_it_only() -> None:
     """Arguments without `--peers`, and `--calibrate` with it, are mistakes."""
     assert run("--", "--quick").exit_code == 2
     assert run("--peers", "--calibrate").exit_code == 2
+
+
+def test_choosing_by_a_calibration_loads_nothing_heavy(path: Path) -> None:
+    """`open()` without a URL that goes by a calibration imports none of the modules that cost an interpreter."""
+    write_calibration(MEASURED)
+    program = (
+        f"import sys\nsys.path[:] = {sys.path!r}\nbefore = set(sys.modules)\n"
+        "import sharedstate\n"
+        "with sharedstate.open(name='light') as store:\n"
+        "    assert any('measured here' in ' '.join(option.reasons_for) for option in store.choice.options)\n"
+        "print(*sorted(set(sys.modules) - before))\n"
+    )
+
+    run = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=False)
+
+    assert run.returncode == 0, run.stderr
+    assert {"json", "re", "threading", "typing", "tempfile", "random"}.isdisjoint(run.stdout.split())
+    assert "sharedstate.calibration" in run.stdout.split()
+    assert "sharedstate.calibrating" not in run.stdout.split()
