@@ -184,7 +184,7 @@ def _print_targets(judgements: list[Judgement], console: Console) -> None:
         value = interval.median if interval else measured
         table.add_row(
             target.text,
-            bound + (f" (aim {target.aim})" if target.aim else ""),
+            bound,
             "-" if value is None else f"{value:.2f}",
             _bounds(interval) if interval else "",
             f"[{_STATES[state]}]{state}[/]{doubt}",
