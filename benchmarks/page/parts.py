@@ -268,7 +268,7 @@ def _render_light_open(records: Sequence[Record], ours: list[str]) -> list[Html]
     good, failures = split(records)
     dots = []
     for record in good:
-        name = str(record.get("backend") or "json, struct, threading")
+        name = str(record.get("backend") or "three modules")
         milliseconds = float(record.get("median_ms") or 0)
         figure = duration(milliseconds * 1e6)
         about = f"{name}: {figure}, {record.get('modules')} modules"
