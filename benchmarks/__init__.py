@@ -9,8 +9,14 @@
     results     what was found out, and its JSON
     run         one run, from opening everyone to removing every store
     targets     what the project has set itself
+    offers      what our backends promise
+    wording     figures in words
     report      the tables
+    page        the page
+    progress    what a run is at
+    headline    the README's figures, from a report
     cli         the options
+    compare     two revisions of ours, side by side
 
 A module imports those above it only, but for `parts.registry` and `parts.tables`, which `run` and `report` take.
 """
