@@ -13,9 +13,11 @@ machine finds it; a process that finds none pays one failed `open` for it.
     cost shm 171 210
 
 Who could write the file could make an application choose badly, so it counts
-only if it is root's or our own, and nobody else may write to it.  It also has
-to be of this host, this version and this form.  Else the shipped costs hold,
-and the choice says so in one line.
+only if it is root's, and nobody else may write to it; where the environment
+names the file, also if it is our own.  (Were one's own believed in the common
+place, root's processes and a server's could choose differently, and not share.)
+It also has to be of this host, this version and this form.  Else the shipped
+costs hold, and the choice says so in one line.
 
 Plain text and not JSON, whose module costs a fresh interpreter more than the
 whole choice.
@@ -35,14 +37,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Final
 
-__all__ = ["VERSION", "Calibration", "calibration_path", "read_calibration", "write_calibration"]
+__all__ = ["PLACE", "VERSION", "Calibration", "calibration_path", "read_calibration", "write_calibration"]
 
 VERSION: Final = "0.1.0"
 """Of this library, as in pyproject.toml; importlib.metadata would cost a fresh interpreter tens of milliseconds."""
 
 _FIRST_LINE: Final = "sharedstate calibration 1"
 _VARIABLE: Final = "SHAREDSTATE_CALIBRATION"
-_PLACE: Final = "/var/lib/sharedstate/calibration"
+PLACE: Final = "/var/lib/sharedstate/calibration"
+"""Where all users of a machine look, and only root may calibrate."""
+
 _MOST_BYTES: Final = 65536
 
 
@@ -66,7 +70,7 @@ def calibration_path() -> str:
     One place for all, and not one below HOME: a machine is as fast for each of
     its users, and under Apache HOME is unset.
     """
-    return os.environ.get(_VARIABLE) or _PLACE
+    return os.environ.get(_VARIABLE) or PLACE
 
 
 def read_calibration() -> tuple[Calibration | None, str]:
@@ -79,7 +83,7 @@ def read_calibration() -> tuple[Calibration | None, str]:
     except OSError as error:
         return None, _ignored(path, str(error.strerror))
     try:
-        doubt = _distrust(os.fstat(fd))
+        doubt = _distrust(path, os.fstat(fd))
         text = "" if doubt else os.read(fd, _MOST_BYTES).decode("utf-8", "replace")
     except OSError as error:
         doubt, text = str(error.strerror), ""
@@ -95,11 +99,11 @@ def _ignored(path: str, why: str) -> str:
     return f"the calibration {path} is ignored: {why}"
 
 
-def _distrust(found: os.stat_result) -> str:
+def _distrust(path: str, found: os.stat_result) -> str:
     if not stat.S_ISREG(found.st_mode):
         return "it is no regular file"
-    if found.st_uid not in {0, os.geteuid()}:
-        return f"it belongs to uid {found.st_uid}, neither root nor uid {os.geteuid()}"
+    if found.st_uid != 0 and (path == PLACE or found.st_uid != os.geteuid()):
+        return f"it belongs to uid {found.st_uid} and not to root"
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"others may write to it (mode {stat.S_IMODE(found.st_mode):04o})"
     return ""

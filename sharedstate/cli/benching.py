@@ -88,15 +88,18 @@ def _run_peers(arguments: tuple[str, ...]) -> int:
 def _place_to_calibrate() -> str:
     """Return the directory where the calibration will lie: lasting stores of this machine lie beside it."""
     path = calibration.calibration_path()
-    nearest = directory = os.path.dirname(os.path.abspath(path))
+    nearest = os.path.dirname(os.path.abspath(path))
     while not os.path.isdir(nearest):
         nearest = os.path.dirname(nearest)
-    if not os.access(nearest, os.W_OK | os.X_OK):
+    is_roots = path == calibration.PLACE and os.geteuid() != 0
+    if is_roots or not os.access(nearest, os.W_OK | os.X_OK):
         raise StoreAccessError(
             url=path,
-            reason=f"uid {os.geteuid()} may not write to {nearest}",
-            advice=f"Calibrate as root, for everyone; or as root: install -d -o {os.geteuid()} {directory}; "
-            "or let SHAREDSTATE_CALIBRATION name a file of yours, here and where sharedstate.open() is called.",
+            reason="only root may calibrate for everyone"
+            if is_roots
+            else f"uid {os.geteuid()} may not write to {nearest}",
+            advice="Calibrate as root; or let SHAREDSTATE_CALIBRATION name a file of yours, here and wherever your "
+            "application runs.",
         )
     return nearest
 
@@ -123,7 +126,10 @@ def _show(found: Measurement, path: str) -> None:
         highlight=False,
     )
     if path:
-        click.echo(f"kept in {path}: sharedstate.open() without a URL goes by it from now on")
+        click.echo(
+            f"kept in {path}: sharedstate.open() without a URL goes by it from now on; "
+            "restart servers that run: who chose before may have chosen another store"
+        )
 
 
 def _table(found: Measurement) -> Table:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from sharedstate import calibrating
+from sharedstate import calibrating, calibration
 from sharedstate.calibration import VERSION, Calibration, calibration_path, read_calibration, write_calibration
 from sharedstate.choice import Needs
 from sharedstate.cli import main
@@ -105,6 +105,25 @@ def turn_into_link(path: Path) -> None:
 def turn_into_fifo(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
+
+
+@pytest.mark.parametrize("uid", [0, 12345])
+def test_in_the_common_place_only_roots_calibration_counts(
+    path: Path, monkeypatch: pytest.MonkeyPatch, uid: int
+) -> None:
+    """One's own would be believed by one's own processes and by no others, which then choose another store."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make root's files, and another user's")
+    write_calibration(MEASURED)
+    os.chown(path, uid, uid)
+    monkeypatch.delenv("SHAREDSTATE_CALIBRATION")
+    monkeypatch.setattr(calibration, "PLACE", str(path))
+
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    found, doubt = read_calibration()
+
+    assert (found is not None) == (uid == 0), doubt
+    assert ("belongs to uid 12345 and not to root" in doubt) == (uid != 0)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +248,7 @@ def test_calibrating_where_we_may_not_write_says_how(path: Path, short: None, mo
     result = run("--calibrate")
 
     assert result.exit_code == 1
-    assert "install -d" in result.stderr
+    assert "Calibrate as root" in result.stderr
     assert "SHAREDSTATE_CALIBRATION" in result.stderr
 
 
