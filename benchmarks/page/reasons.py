@@ -48,6 +48,7 @@ CONTESTANTS: Final = (
         "the same dict and lock, without the `with` statement's own cost: the least that a lock can cost",
     ),
     ("dict+lock*", "a dict and a threading.Lock, as people write it; it reaches no further than one interpreter"),
+    ("dict+codec*", "a dict of encoded values: our codec and nothing else, the floor for whoever hands out copies"),
     ("dict*", "nothing but a dict: no lock, no sharing, the floor"),
     ("raw sqlite3*", "prepared statements on one connection, with nothing around them"),
     (

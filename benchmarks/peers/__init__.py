@@ -20,7 +20,7 @@ from benchmarks.peers.installed import (
     open_msgpack,
     open_msgpack_packer,
 )
-from benchmarks.peers.ours import BACKENDS, open_codec, opener, url_of
+from benchmarks.peers.ours import BACKENDS, open_codec, open_dict_codec, opener, url_of
 from benchmarks.peers.raw_sqlite import open_sqlite3
 from benchmarks.peers.servers import open_pymemcache, open_redis
 from benchmarks.peers.shared import open_manager, open_shareable_list, open_shared_memory_dict, open_ultradict
@@ -31,6 +31,7 @@ __all__ = ["BACKENDS", "PEERS", "Host", "Peer", "Place", "Session", "url_of"]
 PEERS: Final = (
     *(Peer(backend, opener(backend)) for backend in BACKENDS),
     Peer("dict", open_dict),
+    Peer("dict+codec", open_dict_codec),
     Peer("dict+Lock", open_dict_lock),
     Peer("dict+Lock bound", open_dict_lock_bound),
     Peer("Manager dict", open_manager),
