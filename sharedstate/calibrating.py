@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from sharedstate import registry
 from sharedstate.backend.urls import parse_url
 from sharedstate.calibration import Calibration
-from sharedstate.errors import StateError
+from sharedstate.errors import StateError, UnavailableError
 from sharedstate.model import Costs
 from sharedstate.opening import open_store, remove
 
@@ -101,7 +101,11 @@ class _Temporary:
 
     def __init__(self, stack: ExitStack, scheme: str, directory: str | None) -> None:
         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="sharedstate-bench-", dir=directory))
-        self._url = registry.find_plugin(parse_url(f"{scheme}:any")).temporary_url(place)
+        plugin: Any = registry.find_plugin(parse_url(f"{scheme}:any"))
+        if not hasattr(plugin, "temporary_url"):
+            advice = "Give it that function, to have it measured."
+            raise UnavailableError(url=f"{scheme}:", reason="its plug-in has no temporary_url()", advice=advice)
+        self._url = plugin.temporary_url(place)
         self.store = open_store(self._url, allow_narrow=True)
 
     def __enter__(self) -> Self:

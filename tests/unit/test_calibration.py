@@ -228,6 +228,21 @@ def test_bench_shows_every_backend_beside_the_dict_behind_a_lock(path: Path, sho
     assert "dict + Lock" in run().stdout
 
 
+def test_bench_goes_on_without_a_backend_that_makes_no_temporary_store(
+    short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That function is for experiments, and a plug-in need not have it: its row says so."""
+    (tmp_path / "sharedstate_unmeasured.py").write_text(
+        "from sharedstate_memory import CAPABILITIES, connect, exists, remove\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    found = json.loads(run("--json").stdout)
+
+    assert "has no temporary_url()" in found["failures"]["unmeasured"]
+    assert found["costs"].keys() >= {"memory", "file", "sqlite", "shm"}
+
+
 def test_bench_calibrate_is_what_choose_goes_by(path: Path, short: None) -> None:
     """After `bench --calibrate` each measured backend's costs are those that were printed."""
     found = json.loads(run("--calibrate", "--json").stdout)
