@@ -6,8 +6,10 @@
 PYTHON ?= python3
 NEWEST = $(shell scripts/pythons.sh | tail -n 1)
 RUN = set -eu; venv=$$(scripts/venv.sh
+REPORT ?= build/benchmarks
+BENCH_FILES = --json "$(REPORT)/results.json" --html "$(REPORT)/page.html"
 
-.PHONY: help probe test test-python test-native test-servers test-modern test-fresh founding-run stress lint bench bench-smoke wheel clean system system-servers
+.PHONY: help probe test test-python test-native test-servers test-modern test-fresh founding-run stress lint bench bench-full bench-smoke bench-report bench-compare wheel clean system system-servers system-bench
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,11 +52,25 @@ stress: system  ## kill one of four writing processes every 50 ms, for 30 s on e
 lint: system  ## check style, types and layers
 	@$(RUN) "$(NEWEST)" dev); scripts/lint.sh "$$venv"
 
-bench: system  ## compare the backends with their peers, side by side in one run (OPTIONS="--quick")
-	@$(RUN) "$(NEWEST)" bench); "$$venv/bin/python" -m benchmarks $(OPTIONS)
+system-bench:
+	@scripts/system-packages.sh bench
+	@scripts/venv.sh "$(NEWEST)" bench >/dev/null
+	@scripts/venv.sh "$(NEWEST)" bench-built >/dev/null || echo "Not all peers build on this Python: they are left out." >&2
 
-bench-smoke: system  ## run every benchmark for an instant, so that none rots
-	@$(RUN) "$(NEWEST)" bench); "$$venv/bin/python" -m benchmarks --smoke
+bench: system-bench  ## compare the backends with their peers in under 5 minutes; writes a page (OPTIONS="--only 'get-*'")
+	@$(RUN) "$(NEWEST)" bench); "$$venv/bin/python" -m benchmarks --quick $(BENCH_FILES) $(OPTIONS)
+
+bench-full: system-bench  ## the same with more rounds, for as long as it takes (REPORT=docs/benchmark-report)
+	@$(RUN) "$(NEWEST)" bench); "$$venv/bin/python" -m benchmarks $(BENCH_FILES) $(OPTIONS)
+
+bench-smoke: system-bench  ## run every benchmark for an instant, so that none rots
+	@$(RUN) "$(NEWEST)" bench); "$$venv/bin/python" -m benchmarks --smoke $(OPTIONS)
+
+bench-report: system-bench  ## put the figures of docs/benchmark-report into README.md and docs/benchmarks.md
+	@$(RUN) "$(NEWEST)" bench); "$$venv/bin/python" -m benchmarks.headline
+
+bench-compare: system-bench  ## compare two revisions of ours (A=main B=WORK OPTIONS="--only get-int")
+	@$(RUN) "$(NEWEST)" bench); "$$venv/bin/python" -m benchmarks.compare "$(or $(A),HEAD)" "$(or $(B),WORK)" $(OPTIONS)
 
 wheel: system  ## build the wheel and the sdist into dist/
 	@$(RUN) "$(PYTHON)" dev); "$$venv/bin/python" -m build --outdir dist .

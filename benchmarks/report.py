@@ -8,6 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.measure import Interval
+from benchmarks.parts.tables import print_parts
+from benchmarks.wording import bounds, duration, factor
 from benchmarks.workloads import KINDS, WORKLOADS, Workload
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def print_report(results: Results, judgements: list[Judgement], console: Console
         _print_light_open(results, console)
     if results.codec_isolated or results.codec_failure:
         _print_codec(results, console)
+    print_parts(results, console)
     if judgements:
         _print_targets(judgements, console)
     for line in results.noise:
@@ -51,7 +54,7 @@ def _print_header(results: Results, console: Console) -> None:
         f"load average {machine['load_average']:.2f} before, {machine.get('load_average_after', 0):.2f} after; "
         f"others took {machine.get('other_work_cores', 0):.2f} cores\n"
         f"{settings['keys']} keys in random order; medians of {settings['rounds']} interleaved rounds of "
-        f"{settings['sample_ms']:g} ms; p99 of operations timed one by one",
+        f"{settings['sample_ms']:g} ms; p99 and max of operations timed one by one",
         highlight=False,
     )
     if not results.contestants:
@@ -67,7 +70,7 @@ def _print_header(results: Results, console: Console) -> None:
 
 def _print_workload(results: Results, workload: Workload, console: Console) -> None:
     table = Table("contestant")
-    for heading in ("median", "p99", "per second", f"x {workload.baseline}", "95 %"):
+    for heading in ("median", "p99", "max", f"x {workload.baseline}", "95 %"):
         table.add_column(heading, justify="right", no_wrap=True)
     failures: dict[str, str] = {}
     for row in results.rows:
@@ -101,10 +104,10 @@ def _cells(results: Results, workload: Workload, row: Row) -> tuple[str, ...]:
     ratio = results.ratio(workload.name, row.contestant, workload.baseline)
     return (
         name,
-        _duration(median_ns),
-        "-" if p99_ns is None else _duration(p99_ns),
-        f"{1e9 / median_ns:,.0f}",
-        f"{ratio.median:.2f}" if ratio else "-",
+        duration(median_ns),
+        "-" if p99_ns is None else duration(p99_ns),
+        duration(max(row.singles_ns)) if row.singles_ns else "-",
+        factor(ratio.median) if ratio else "-",
         _bounds(ratio) if ratio else "-",
     )
 
@@ -183,7 +186,7 @@ def _print_targets(judgements: list[Judgement], console: Console) -> None:
         value = interval.median if interval else measured
         table.add_row(
             target.text,
-            bound + (f" (aim {target.aim})" if target.aim else ""),
+            bound,
             "-" if value is None else f"{value:.2f}",
             _bounds(interval) if interval else "",
             f"[{_STATES[state]}]{state}[/]{doubt}",
@@ -191,16 +194,5 @@ def _print_targets(judgements: list[Judgement], console: Console) -> None:
     console.print(table)
 
 
-def _duration(nanoseconds: float) -> str:
-    for unit, factor in (("ms", 1e6), ("µs", 1e3)):
-        if nanoseconds >= factor:
-            return (
-                f"{nanoseconds / factor:.3g} {unit}"
-                if nanoseconds < 999.5 * factor
-                else f"{nanoseconds / factor:.0f} {unit}"
-            )
-    return f"{nanoseconds:.0f} ns"
-
-
 def _bounds(interval: Interval) -> str:
-    return f"{interval.low:.2f} - {interval.high:.2f}"
+    return bounds(interval.low, interval.high)

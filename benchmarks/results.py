@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from benchmarks.measure import Interval, bootstrap_ratio, median, percentile
 
 if TYPE_CHECKING:
-    from benchmarks.light_open import LightOpen
-    from benchmarks.scaling import Scaling
+    from benchmarks.parts.light_open import LightOpen
+    from benchmarks.parts.scaling import Scaling
 
-__all__ = ["Contestant", "Results", "Row", "spread"]
+__all__ = ["Contestant", "PartRow", "Results", "Row", "spread"]
 
 _FEWEST_FOR_P99 = 200  # with fewer, the 99th percentile is little more than the worst one
 
@@ -29,19 +29,21 @@ class Row(NamedTuple):
 
     Attributes:
         form: the call, as people write it; the others do the same in their own words.
-        turns_ns: nanoseconds of one operation, per round.
-        singles_ns: of operations timed one by one.
+        turns_ns: nanoseconds of one entry, per round that it took part in.
+        singles_ns: of operations timed one by one, per entry.
         interrupted: turns that lost the core to other processes for a while.
         failure: why there are none, or not all, or "".
+        every: it took part in every so many rounds, from the first on.
     """
 
     workload: str
     contestant: str
     form: str
     turns_ns: list[float]
-    singles_ns: list[int]
+    singles_ns: list[float]
     interrupted: int = 0
     failure: str = ""
+    every: int = 1
 
     def median_ns(self) -> float | None:
         """Return the median over the rounds."""
@@ -51,6 +53,25 @@ class Row(NamedTuple):
         """Return the 99th percentile of the single operations, if there are enough."""
         return int(percentile(self.singles_ns, 99)) if len(self.singles_ns) >= _FEWEST_FOR_P99 else None
 
+    def p50_ns(self) -> int | None:
+        """Return the median of the single operations, if there are any."""
+        return int(percentile(self.singles_ns, 50)) if self.singles_ns else None
+
+    def max_ns(self) -> int | None:
+        """Return the slowest of the single operations, if there are any."""
+        return int(max(self.singles_ns)) if self.singles_ns else None
+
+    def by_round(self) -> dict[int, float]:
+        """Return `turns_ns` by the number of the round."""
+        return {index * self.every: time for index, time in enumerate(self.turns_ns)}
+
+
+class PartRow(Protocol):
+    """What a part of `parts.registry` found out, one row of it; its class says what the JSON has."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for `json.dump`."""
+
 
 class Results:
     """Everything that a run measured.
@@ -58,6 +79,7 @@ class Results:
     Attributes:
         loop_ns: per workload, the loop's own time per operation, which is subtracted.
         clock_ns: per workload, a pair of clock readings, which is subtracted from singles.
+        parts: per part of `parts.registry`, its rows.
     """
 
     def __init__(self, machine: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -72,6 +94,7 @@ class Results:
         self.light_open: list[LightOpen] = []
         self.codec_isolated: dict[str, Interval] = {}
         self.codec_failure = ""
+        self.parts: dict[str, list[PartRow]] = {}
         self.noise: list[str] = []
 
     def row(self, workload: str, contestant: str) -> Row | None:
@@ -84,7 +107,11 @@ class Results:
     def ratio(self, workload: str, contestant: str, other: str) -> Interval | None:
         """Return how much longer `contestant` takes than `other`, if both were measured."""
         above, below = self.row(workload, contestant), self.row(workload, other)
-        return bootstrap_ratio(above.turns_ns, below.turns_ns) if above and below else None
+        if not (above and below):
+            return None
+        ours, theirs = above.by_round(), below.by_round()
+        common = sorted(ours.keys() & theirs.keys())
+        return bootstrap_ratio([ours[at] for at in common], [theirs[at] for at in common])
 
     def to_json(self) -> dict[str, Any]:
         """Return everything, for `json.dump`."""
@@ -97,6 +124,7 @@ class Results:
             "workloads": [self._workload_to_json(name) for name in self.baselines],
             "scaling": [_to_json(item) for item in self.scaling],
             "light_open": [_to_json(item) for item in self.light_open],
+            "parts": {name: [row.to_json() for row in rows] for name, rows in self.parts.items()},
             "codec_isolated": {
                 "ratio_to_main": {name: interval._asdict() for name, interval in self.codec_isolated.items()},
                 "failure": self.codec_failure,
@@ -114,10 +142,13 @@ class Results:
                         "contestant": row.contestant,
                         "form": row.form,
                         "median_ns": row.median_ns(),
+                        "p50_ns": row.p50_ns(),
                         "p99_ns": row.p99_ns(),
+                        "max_ns": row.max_ns(),
                         "singles": len(row.singles_ns),
                         "ratio": ratio._asdict() if ratio else None,
                         "rounds_ns": [round(time, 2) for time in row.turns_ns],
+                        "every": row.every,
                         "interrupted": row.interrupted,
                         "failure": row.failure,
                     }

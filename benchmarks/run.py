@@ -7,6 +7,7 @@ end, also after a failure, Ctrl-C or SIGTERM.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
@@ -15,15 +16,18 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import sharedstate
-from benchmarks.light_open import LightOpen, measure_light_open, run_isolated
+from benchmarks.guard import attempt
 from benchmarks.machine import describe_machine, load_now, other_work
-from benchmarks.measure import Lane, Plan, bootstrap_ratio, median, race
+from benchmarks.measure import Lane, Plan, Undo, bootstrap_ratio, median, race
+from benchmarks.parts.light_open import LightOpen, measure_light_open, run_isolated
+from benchmarks.parts.registry import MORE_PARTS
+from benchmarks.parts.room import PLANS, Room
+from benchmarks.parts.scaling import CREWS, Scaling, measure_scaling
 from benchmarks.peers import BACKENDS, PEERS, Peer, Place, Session, url_of
 from benchmarks.results import Contestant, Results, Row, spread
-from benchmarks.scaling import CREWS, Scaling, measure_scaling
 from benchmarks.workloads import KINDS, WORKLOADS, Form, Kind, Workload, make_keys
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "Choice", "Size", "run"]
 
-PARTS: Final = ("scaling", "light-open", "codec-isolated")
+PARTS: Final = ("codec-isolated", "light-open", "scaling", *MORE_PARTS)
 """What is measured beside the workloads; `--only` knows them by these names."""
 
 SCALED: Final = (("shm", 1, 4), ("shm", 64, 4), ("file", 64, 1), ("sqlite", 64, 1))
@@ -40,14 +44,14 @@ of its own, and how many times as many triples may be tried until enough are
 undisturbed.  Writers of a file or a
 database wait for one another, so more of theirs would be of no use."""
 
-_PATIENCE_S: Final = 60
+_SCALING_SHARE: Final = 0.2  # of the parts' time
 _NOISY_SPREAD: Final = 0.3
 _NOISY_CORES: Final = 0.2
 _NOISY_SHARE: Final = 0.1
 
 
 class Size(NamedTuple):
-    """How much of everything; see `measure.Plan` for the workloads' part."""
+    """How much of everything; see `measure.Plan` for the workloads' part, `parts.room.PLANS` for most other parts'."""
 
     name: str
     plan: Plan
@@ -55,7 +59,6 @@ class Size(NamedTuple):
     scaling_s: float
     light_rounds: int
     codec_rounds: int
-    time_limit_s: float
 
 
 class Choice(NamedTuple):
@@ -70,6 +73,14 @@ class Choice(NamedTuple):
     is_chosen: Callable[[str], bool]
     backends: Sequence[str]
     directory: str
+
+
+class _Entrant(NamedTuple):
+    """An open contestant, and the keys that it was filled with."""
+
+    peer: Peer
+    session: Session
+    keys: Sequence[str]
 
 
 def run(size: Size, choice: Choice, tell: Callable[[str], None]) -> Results:
@@ -107,7 +118,7 @@ def _scratch(parent: str) -> Generator[str, None, None]:
 def _note_load(results: Results, others: float, average: float) -> None:
     results.machine["load_average_after"] = average
     results.machine["other_work_cores"] = round(others, 2)
-    if others > _NOISY_CORES:
+    if others > _NOISY_CORES and results.baselines:  # without workloads, nothing was between the two readings
         results.noise.append(
             f"others took {others:.2f} of {results.machine['cores']} cores while the workloads ran "
             f"(load average {results.machine['load_average']:.1f} before, {average:.1f} after)"
@@ -124,7 +135,7 @@ class _Runner:
         self._results = results
         self._tell = tell
         self._token = f"{os.getpid()}-{secrets.token_hex(3)}"
-        self._started = time.monotonic()
+        self._room = Room(directory, self._token, choice.backends, PLANS[size.name], tell, math.inf)
         # In the order of the tables, whatever becomes of them.
         for peer in self._peers():
             results.contestants[peer.name] = Contestant(peer.name)
@@ -142,77 +153,71 @@ class _Runner:
         workloads = [item for item in WORKLOADS if item.kind == kind.name and self._choice.is_chosen(item.name)]
         if not workloads:
             return
-        keys = make_keys(self._size.plan.keys)
         families = {workload.family for workload in workloads}
         with ExitStack() as stack:
-            sessions: dict[str, tuple[Peer, Session]] = {}
+            entrants: list[_Entrant] = []
             for peer in self._peers():
                 if peer.family in families:
-                    session = self._enter(stack, peer, kind, keys)
-                    if session is not None:
-                        sessions[peer.name] = peer, session
+                    entrants += self._enter(stack, peer, kind)
             for workload in workloads:
                 self._tell(f"{workload.name}: {self._size.plan.rounds} rounds")
-                entrants = {name: pair[1] for name, pair in sessions.items() if pair[0].family == workload.family}
-                self._run_workload(workload, kind, keys, entrants)
+                taking_part = [entrant for entrant in entrants if entrant.peer.family == workload.family]
+                self._run_workload(workload, kind, taking_part)
 
-    def _enter(self, stack: ExitStack, peer: Peer, kind: Kind, keys: Sequence[str]) -> Session | None:
-        """Open a contestant and fill it, or say in its line why that failed."""
-        self._tell(f"{peer.name}: filling with {len(keys)} x {kind.label}" if peer.family == "store" else peer.name)
+    def _enter(self, stack: ExitStack, peer: Peer, kind: Kind) -> list[_Entrant]:
+        """Open a contestant and fill it, or say in its line why that failed and return nothing."""
+        count = min(self._size.plan.count_keys(kind.value_bytes), peer.most_keys)
+        self._tell(f"{peer.name}: filling with {count} x {kind.label}" if peer.family == "store" else peer.name)
         directory = os.path.join(self._directory, f"{peer.name.replace(' ', '-')}-{kind.name}")
-        place = Place(directory, self._token, kind.name)
+        place = Place(directory, self._token, kind.name, count, kind.value_bytes)
         os.mkdir(place.directory)
         opened: list[Session] = []
 
         def open_and_fill() -> None:
             opened.append(stack.enter_context(_guarded(peer, place)))
-            if "set" in opened[0].verbs:
-                _fill(opened[0], kind, keys)
+            if opened[0].host:
+                opened[0].host.fill(count)
+            elif "set" in opened[0].verbs:
+                _fill(opened[0], kind, make_keys(count))
 
-        failure = _attempt(open_and_fill)
+        failure = attempt(open_and_fill)
         if failure:
             self._results.contestants[peer.name] = Contestant(peer.name, missing=failure)
-            return None
+            return []
         session = opened[0]
         if not self._results.contestants[peer.name].missing:
             self._results.contestants[peer.name] = Contestant(peer.name, session.version, session.note)
-        return session
+        return [_Entrant(peer, session, make_keys(count))]
 
-    def _run_workload(self, workload: Workload, kind: Kind, keys: Sequence[str], sessions: dict[str, Session]) -> None:
-        operations = workload.make(keys, kind)
+    def _run_workload(self, workload: Workload, kind: Kind, entrants: Sequence[_Entrant]) -> None:
+        results = self._results
         lanes: dict[Lane, Form] = {}
-        for name, session in sessions.items():
+        for entrant in entrants:
             for form in workload.forms:
-                if form.verb not in session.verbs:
-                    continue
-                generations: dict[str, int] = {}
-                lane = Lane(
-                    name + form.suffix,
-                    session.verbs[form.verb],
-                    statement=form.statement,
-                    variables=workload.variables,
-                    operations=operations,
-                    generations=generations,
-                )
-                if form.verb == "compare_and_set":
-                    lane.failure = _attempt(_read_generations, session, keys, generations)
-                lanes[lane] = form
+                if {form.verb, *workload.needs} <= entrant.session.verbs.keys():
+                    made: list[Lane] = []
+                    failure = attempt(_make_lane, made, entrant, workload, form, kind)
+                    if failure:
+                        name = entrant.peer.name + form.suffix
+                        results.rows.append(Row(workload.name, name, form.label, [], [], failure=failure))
+                    else:
+                        lanes[made[0]] = form
+        keys = make_keys(self._size.plan.count_keys(kind.value_bytes))
         idle = Lane(
             "idle",
             None,
             statement=workload.idle,
             variables=workload.variables,
-            operations=operations,
+            operations=workload.make(keys, kind),
             generations=dict.fromkeys(keys, 0),
         )
-        race([lane for lane in lanes if not lane.failure], idle, self._size.plan, _attempt)
-        results = self._results
+        race(list(lanes), idle, self._size.plan, attempt)
         results.baselines[workload.name] = workload.baseline
         results.loop_ns[workload.name] = round(median(idle.turns_ns), 2)
         results.clock_ns[workload.name] = median(idle.singles_ns)
         for lane, form in lanes.items():
             figures = lane.turns_ns, lane.singles_ns, lane.interrupted
-            results.rows.append(Row(workload.name, lane.name, form.label, *figures, lane.failure))
+            results.rows.append(Row(workload.name, lane.name, form.label, *figures, lane.failure, lane.every))
 
     def judge_noise(self) -> None:
         """Say in the results which baselines did not keep still."""
@@ -240,7 +245,8 @@ class _Runner:
     # --- The other parts ----------------------------------------------------
 
     def run_parts(self) -> None:
-        """Run those that are chosen, each guarded by itself."""
+        """Run those that are chosen, each guarded by itself; their time begins now."""
+        self._room = self._room._replace(until=time.monotonic() + self._room.plan.limit_s)
         parts = {
             "codec-isolated": self._run_codec_isolated,
             "light-open": self._run_light_open,
@@ -250,6 +256,9 @@ class _Runner:
             if self._choice.is_chosen(name):
                 self._tell(name)
                 part()
+        for name, measure in MORE_PARTS.items():
+            if self._choice.is_chosen(name):
+                self._results.parts[name] = [] if self._room.is_over() else list(measure(self._room))
 
     def _run_codec_isolated(self) -> None:
         try:
@@ -274,6 +283,9 @@ class _Runner:
             self._results.light_open = measure_light_open(urls, self._size.light_rounds) + failed
 
     def _run_scaling(self) -> None:
+        # On a busy machine, where few triples are kept, the other parts want some time too.
+        share_s = _SCALING_SHARE * self._room.plan.limit_s
+        scaling_room = self._room._replace(until=min(self._room.until, time.monotonic() + share_s))
         for backend, keys, tries in SCALED:
             if backend not in self._choice.backends:
                 continue
@@ -292,12 +304,9 @@ class _Runner:
                             triples=self._size.triples,
                             most=self._size.triples * tries,
                             duration_s=self._size.scaling_s,
-                            is_over=self._is_over,
+                            is_over=scaling_room.is_over,
                         )
                     )
-
-    def _is_over(self) -> bool:
-        return time.monotonic() - self._started > self._size.time_limit_s
 
     def _make_store(self, stack: ExitStack, backend: str, purpose: str) -> tuple[str, str]:
         """Create a store that the stack removes; return its URL and why that failed, or ""."""
@@ -306,25 +315,49 @@ class _Runner:
         url = url_of(backend, place)
 
         def create() -> None:
-            store = sharedstate.open(url)
-            stack.callback(_attempt, sharedstate.remove, url)
+            store = sharedstate.open(url, allow_narrow=True)
+            stack.callback(attempt, sharedstate.remove, url)
             stack.callback(store.close)
 
-        return url, _attempt(create)
+        return url, attempt(create)
 
 
 @contextmanager
 def _guarded(peer: Peer, place: Place) -> Generator[Session, None, None]:
     """Open a peer; a failure to close it is reported and ends nothing."""
     sessions = contextmanager(peer.open)(place)
-    yield sessions.__enter__()
-    failure = _attempt(sessions.__exit__, None, None, None)
-    if failure:
-        print(f"{peer.name}: while closing: {failure}", file=sys.stderr)
+    session = sessions.__enter__()
+    try:
+        yield session
+    finally:
+        failure = attempt(sessions.__exit__, None, None, None)
+        if failure:
+            print(f"{peer.name}: while closing: {failure}", file=sys.stderr)
 
 
-def _read_generations(session: Session, keys: Sequence[str], generations: dict[str, int]) -> None:
-    generations.update((key, session.generation(key)) for key in keys)
+def _make_lane(made: list[Lane], entrant: _Entrant, workload: Workload, form: Form, kind: Kind) -> None:
+    """Append to `made` what takes the turns of a contestant."""
+    session, keys = entrant.session, entrant.keys
+    name = entrant.peer.name + form.suffix
+    if session.host:
+        made.append(session.host.make_lane(name, workload, form))
+        return
+    generations: dict[str, int] = {}
+    if form.verb == "compare_and_set":
+        generations.update((key, session.generation(key)) for key in keys)
+    undo = workload.undo
+    made.append(
+        Lane(
+            name,
+            session.verbs[form.verb],
+            statement=form.statement,
+            variables=workload.variables,
+            operations=workload.make(keys, kind),
+            generations=generations,
+            undo=Undo(session.verbs[undo.verb], undo.statement) if undo else None,
+            entries=workload.entries(len(keys)),
+        )
+    )
 
 
 def _fill(session: Session, kind: Kind, keys: Sequence[str]) -> None:
@@ -334,27 +367,3 @@ def _fill(session: Session, kind: Kind, keys: Sequence[str]) -> None:
     found = session.verbs["get"](keys[-1])
     if found != pool[(len(keys) - 1) % len(pool)]:
         raise ValueError(f"it returned {found!r:.60} for what was just stored")
-
-
-def _attempt(step: Callable[..., Any], *arguments: Any) -> str:
-    """Call `step`; return "" or, as one line, what went wrong, which may be that it took too long."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise TimeoutError(f"did not return within {_PATIENCE_S} s")
-
-    former = signal.signal(signal.SIGALRM, interrupt)
-    signal.alarm(_PATIENCE_S)
-    try:
-        step(*arguments)
-    except ImportError as error:
-        return f"not installed: {error}" if not isinstance(error, sharedstate.StateError) else _in_a_line(error)
-    except Exception as error:  # noqa: BLE001  whatever a contestant does wrong, the others go on
-        return _in_a_line(error)
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, former)
-    return ""
-
-
-def _in_a_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -36,7 +36,8 @@ cmake -S "$root" -B "$build" -DPython_EXECUTABLE="$python" "$@" >"$build.log" 2>
 # One target at a time, so that a module which does not compile today does not
 # hold back the others; and by rename, so that no process maps half a file.
 status=0
-for target in _native:sharedstate _entries:backends/sharedstate_memory _core:backends/sharedstate_shm; do
+for target in _native:sharedstate _entries:backends/sharedstate_memory _replay:backends/sharedstate_file \
+    _core:backends/sharedstate_shm; do
     module=${target%%:*}
     [ -n "$(cmake --build "$build" --target help | grep -w "$module")" ] || continue
     if cmake --build "$build" --target "$module" >"$build.$module.log" 2>&1; then

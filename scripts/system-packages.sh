@@ -1,9 +1,10 @@
 #!/bin/sh
 # Install the Debian packages that the build and the tests need, and say which.
 #
-#     scripts/system-packages.sh [servers] [browser]
+#     scripts/system-packages.sh [servers] [browser] [bench]
 #
-# With "servers" also Apache and mod_wsgi, with "browser" a browser, both for tests/servers.
+# With "servers" also Apache and mod_wsgi, with "browser" a browser, both for tests/servers;
+# with "bench" the servers that benchmarks/ compares with.
 # Installs only what is missing.  Elsewhere than on Debian, or without root, it
 # says what is needed and goes on: the tools may be there under another name.
 set -eu
@@ -13,6 +14,7 @@ for more in "$@"; do
     case $more in
     servers) needed="$needed apache2 libapache2-mod-wsgi-py3 apache2-dev" ;;
     browser) needed="$needed chromium" ;;
+    bench) needed="$needed redis-server memcached" ;;
     *)
         echo "There are no packages called '$more'." >&2
         exit 1
@@ -38,22 +40,24 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "Installing Debian packages:$missing"
 
-# The tests start Apaches of their own; a machine that had no web server must not
-# get one that listens on port 80, now or after the next boot.  Masking is what
-# `systemctl mask apache2` does, and works where systemd is not running.
+# Tests and benchmarks start servers of their own; a machine that had none must not
+# get one that listens on port 80, or another, now or after the next boot.  Masking is
+# what `systemctl mask apache2` does, and works where systemd is not running.
 policy=/usr/sbin/policy-rc.d
-case " $missing " in
-*" apache2 "*)
-    echo "apache2 is installed for the tests only: its system service is masked, not started (systemctl unmask apache2 undoes it)"
-    mkdir -p /etc/systemd/system
-    [ -e /etc/systemd/system/apache2.service ] || ln -s /dev/null /etc/systemd/system/apache2.service
-    if [ ! -e "$policy" ]; then
-        trap 'rm -f "$policy"' EXIT
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod 755 "$policy"
-    fi
-    ;;
-esac
+for service in apache2 redis-server memcached; do
+    case " $missing " in
+    *" $service "*)
+        echo "$service is installed to be started by hand: its system service is masked, not started (systemctl unmask $service undoes it)"
+        mkdir -p /etc/systemd/system
+        [ -e "/etc/systemd/system/$service.service" ] || ln -s /dev/null "/etc/systemd/system/$service.service"
+        if [ ! -e "$policy" ]; then
+            trap 'rm -f "$policy"' EXIT
+            printf '#!/bin/sh\nexit 101\n' >"$policy"
+            chmod 755 "$policy"
+        fi
+        ;;
+    esac
+done
 
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq

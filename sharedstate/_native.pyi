@@ -69,6 +69,14 @@ def keep_on_fork(fd: int, /) -> None:
     may be another file's, which a child would then lose.
     """
 
+def has_name(fd: int, /) -> bool:
+    """Return whether the file that `fd` is open on still has a name: it was not removed, nor replaced.
+
+    Raises:
+        OSError: `fd` is not open.
+        ValueError: `fd` is negative or no C int.
+    """
+
 def boot_ns() -> int:
     """Return nanoseconds since the host booted, time asleep included (CLOCK_BOOTTIME).
 

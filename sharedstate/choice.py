@@ -66,12 +66,14 @@ class Choice(NamedTuple):
         needs: what it had to give.
         deployment: that has these needs.
         options: every backend that was looked at, the chosen one first.
+        notes: what else a reader should know, in words for people.
     """
 
     url: str
     needs: Needs
     deployment: Deployment
     options: tuple[Option, ...]
+    notes: tuple[str, ...] = ()
 
     def explain(self) -> str:
         """Return the choice with its reasons, as lines for people."""
@@ -82,4 +84,5 @@ class Choice(NamedTuple):
             lines.append(f"  {option.scheme}: {'chosen' if option.url == self.url else 'not chosen'}")
             lines += [f"    + {reason}" for reason in option.reasons_for]
             lines += [f"    - {reason}" for reason in option.reasons_against]
+        lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)

@@ -5,13 +5,15 @@ reach, how long must it last.  `choose` looks at what each installed backend
 promises and costs.  Neither knows a backend by name.
 
 Narrowest first, so that nothing is shared, or left behind, that nobody asked
-for: a script's counters end with the script.  Among equals the cheapest.
+for: a script's counters end with the script.  Among equals the cheapest, by
+what was measured on this machine (`calibration`), else by what plug-ins ship.
 """
 
 from __future__ import annotations
 
 from sharedstate import registry
 from sharedstate.backend.urls import parse_url
+from sharedstate.calibration import read_calibration
 from sharedstate.choice import Choice, Needs, Option
 from sharedstate.deployment.model import MANY, Certainty
 from sharedstate.errors import ScopeError, StateError, UnavailableError
@@ -21,6 +23,7 @@ TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sharedstate.calibration import Calibration
     from sharedstate.deployment.model import Deployment, Fact
     from sharedstate.model import Capabilities, Costs
 
@@ -98,7 +101,8 @@ def choose(
     if needs is None:
         needs = needs_of(deployment)
     name = store_name(deployment) if name is None else name
-    options = [_look_at(scheme, name, needs) for scheme in (schemes or registry.named_schemes())]
+    calibration, doubt = read_calibration()
+    options = [_look_at(scheme, name, needs, calibration) for scheme in (schemes or registry.named_schemes())]
     options.sort(key=_preference)
     if not options or options[0].reasons_against:
         against = "; ".join(f"{option.scheme}: {', '.join(option.reasons_against)}" for option in options)
@@ -110,7 +114,7 @@ def choose(
         )
     chosen = options[0]
     others = [_explain_loser(option, chosen) for option in options[1:]]
-    return Choice(chosen.url, needs, deployment, (chosen, *others))
+    return Choice(chosen.url, needs, deployment, (chosen, *others), (doubt,) if doubt else ())
 
 
 def store_name(deployment: Deployment) -> str:
@@ -135,17 +139,20 @@ def store_name(deployment: Deployment) -> str:
     return f"{plain[:40] or 'application'}-{crc32(identity):08x}{crc32(identity[::-1]):08x}"
 
 
-def _look_at(scheme: str, name: str, needs: Needs) -> Option:
+def _look_at(scheme: str, name: str, needs: Needs, calibration: Calibration | None) -> Option:
     try:
         plugin = registry.find_plugin(parse_url(f"{scheme}:{name}"))
     except StateError as error:
         return Option(scheme, "", None, None, (), (_short(error),))
     given: Capabilities = plugin.CAPABILITIES
     costs: Costs | None = getattr(plugin, "COSTS", None)
+    where = ""
+    if calibration is not None and scheme in calibration.costs:
+        costs, where = calibration.costs[scheme], f" (measured here on {calibration.date})"
     url_for = getattr(plugin, "url_for", None)
     praise = [f"scope {given.scope.name}, durability {given.durability.name}"]
     if costs is not None:
-        praise.append(f"a get takes about {_time(costs.get_ns)}, a set {_time(costs.set_ns)}")
+        praise.append(f"a get takes about {_time(costs.get_ns)}, a set {_time(costs.set_ns)}{where}")
     against = needs.falls_short(given)
     url = ""
     if not against:

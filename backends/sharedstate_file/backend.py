@@ -217,7 +217,7 @@ class FileBackend(Handle, Backend):
             self._append([[key, expires_at, encode(total)]])
             return total
 
-        return self._writers.run(body)
+        return self._run(body)
 
     def take(self, key: str) -> Entry | None:
         """Remove `key` and return what it was."""
@@ -232,7 +232,7 @@ class FileBackend(Handle, Backend):
             self._append([[key]])
             return entry
 
-        return self._writers.run(body)
+        return self._run(body)
 
     def delete(self, key: str) -> bool:
         """Remove `key`; return whether it was there."""
@@ -250,7 +250,7 @@ class FileBackend(Handle, Backend):
             self._append([[key, expires_at]])
             return True
 
-        return self._writers.run(body)
+        return self._run(body)
 
     def commit(self, writes: Mapping[str, Write], expected: Mapping[str, int] = {}) -> dict[str, int]:
         """Apply all of `writes`, in one frame, if every key of `expected` is at that generation."""
@@ -274,7 +274,7 @@ class FileBackend(Handle, Backend):
             self._require(expected)
             return self._append(operations)
 
-        generation = self._writers.run(body)
+        generation = self._run(body)
         return {
             key: ABSENT if write is DELETE else own for own, (key, write) in enumerate(writes.items(), generation + 1)
         }
@@ -314,7 +314,7 @@ class FileBackend(Handle, Backend):
                 self._append([[key] for key in there])
             return len(there)
 
-        return self._writers.run(body)
+        return self._run(body)
 
     def _require(self, expected: Mapping[str, int]) -> None:
         for key, generation in expected.items():
@@ -328,7 +328,7 @@ class FileBackend(Handle, Backend):
             self._refresh()
             self._append(operations)
 
-        self._writers.run(body)
+        self._run(body)
 
     def _operation(self, key: str, write: Write) -> list[Any]:
         if not isinstance(write, Put):

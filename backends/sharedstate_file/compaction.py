@@ -93,6 +93,7 @@ def compact(place: Place, head: Head, log: Log, *, word: int, generation: int, e
         place.drop_logs(keep=log.number)
         raise
     head.store(word_of(number, length))
+    head.note_synced(word_of(number, length))
     reached("head flipped")
     os.unlink(log.path)
     reached("old log removed")

@@ -27,7 +27,6 @@ Crash: what a killed writer wrote is adopted if it is whole, and else cut, by
 
 from __future__ import annotations
 
-import errno
 import os
 from time import time as _now
 
@@ -36,29 +35,31 @@ from sharedstate.errors import (
     CapacityError,
     ClosedError,
     CorruptError,
-    OutcomeUnknownError,
     StateError,
     UnavailableError,
 )
 from sharedstate.values import encode
 from sharedstate_file.compaction import FLOOR_BYTES, compact, due_at
+from sharedstate_file.durability import SharedSync
 from sharedstate_file.head import ALL_ONES, LENGTH_MASK, REMOVED, Head, length_of, number_of, word_of
-from sharedstate_file.index import apply, live_bytes, load, parse
+from sharedstate_file.index import apply, follow, live_bytes, load, replay
 from sharedstate_file.log import FRAME_BYTES, MAX_PAYLOAD_BYTES, Log
 from sharedstate_file.recovery import mend
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from typing import Any, Final, NoReturn
+    from collections.abc import Callable
+    from typing import Any, Final, NoReturn, TypeVar
 
     from sharedstate_file.index import Entries, Stored
     from sharedstate_file.place import Place
     from sharedstate_file.writers import WriterLock
 
+    _T = TypeVar("_T")
+
 __all__ = ["Handle"]
 
 _TRIES: Final = 100
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class _Closed:
@@ -97,7 +98,7 @@ class Handle:
         self._place = place
         self._writers = writers
         self._head = head
-        self._is_synced = is_synced
+        self._disk = SharedSync(place.url, head) if is_synced else None
         self._words: memoryview | _Closed = head.words
         self._compactions_failed = 0
         self._entries: Entries
@@ -148,9 +149,7 @@ class Handle:
         if word < last:
             raise log.damaged(length_of(word), f"the head's word went back from {length_of(last)} to here")
         for payload, stop in log.frames(length_of(last), length_of(word)):
-            operations, after = parse(payload, generation, log, stop)
-            apply(entries, operations, generation, log, stop)
-            generation = after
+            generation = follow(entries, payload, generation, log, stop)
             mark = (word_of(log.number, stop), generation)
             if self._entries is not entries:
                 return  # B4: a read that came in between knows more
@@ -188,6 +187,19 @@ class Handle:
             self._seen = word
             return
         raise UnavailableError(url=self.url, reason="it is compacted all the time", advice="Try again.")
+
+    # --- Writing ------------------------------------------------------------
+
+    def _run(self, body: Callable[[], _T]) -> _T:
+        """Return what `body` returns inside the writers' section; with sync=disk, when it is on disk.
+
+        Raises:
+            OutcomeUnknownError: it could not be synced.
+        """
+        result = self._writers.run(body)
+        if self._disk is not None:
+            self._disk.wait(self._log, self._mark[0])  # which other threads may have moved on, never back
+        return result
 
     # --- Inside the writers' section ----------------------------------------
 
@@ -232,28 +244,17 @@ class Handle:
             stop = log.append(payload, end)
         except OSError as error:
             raise translate_os_error(self.url, error) from error
-        if self._is_synced:
-            self._sync(end)
         word += stop - end
         words = self._head.words
         words[0] = word
         words[1] = word ^ ALL_ONES
-        apply(self._entries, operations, generation, log, stop)
+        if replay(self._entries, payload, generation) < 0:
+            apply(self._entries, operations, generation, log, stop)
         self._mark = (word, generation + len(operations))
         self._seen = word
         if stop > self._due_at:
             self._consider_compaction()
         return generation
-
-    def _sync(self, end: int) -> None:
-        try:
-            os.fdatasync(self._log.fd)
-        except OSError as error:
-            self._log.cut(end)
-            if error.errno in _FULL:
-                raise translate_os_error(self.url, error) from error
-            # The kernel may have written it, or not, and does not say.
-            raise OutcomeUnknownError(url=self.url, reason=f"{self._log.path}: {error.strerror}") from error
 
     def _consider_compaction(self) -> None:
         word, generation = self._mark

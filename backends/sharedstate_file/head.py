@@ -13,6 +13,8 @@ Invariants:
     H2  what the word counts is complete: it moves only after the bytes it counts
     H3  seal = the word's complement, stored after it: where they disagree, a
         writer died between the two, or a byte was damaged
+    H4  the synced word, with a seal of its own, is what `sync=disk` has brought
+        to the disk; anybody may store it, at any time (D1, D4)
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ _MAGIC: Final = b"SSHEAD\r\n"
 _BEGINNING: Final = Struct("<8sI40s")
 _CRC: Final = Struct("<I")
 _WORDS: Final = slice(64, 80)  # a cache line of its own
+_SYNCED: Final = slice(128, 144)  # likewise
 ALL_ONES: Final = 2**64 - 1
 
 
@@ -93,11 +96,12 @@ class Head:
         words: the word and its seal.
     """
 
-    __slots__ = ("_map", "words")
+    __slots__ = ("_map", "_synced", "words")
 
     def __init__(self, mapped: mmap.mmap) -> None:
         self._map = mapped
         self.words = memoryview(mapped)[_WORDS].cast("Q")
+        self._synced = memoryview(mapped)[_SYNCED].cast("Q")
 
     @classmethod
     def open(cls, url: str, path: str) -> Head | None:
@@ -160,8 +164,19 @@ class Head:
         words[0] = word
         words[1] = word ^ ALL_ONES
 
+    def synced(self) -> int:
+        """Return the word up to which the log is known to be on disk; 0 if it is not known."""
+        word, seal = self._synced
+        return word if word ^ seal == ALL_ONES else 0
+
+    def note_synced(self, word: int) -> None:
+        """Say that the log is on disk up to what `word` counts."""
+        self._synced[0] = word
+        self._synced[1] = word ^ ALL_ONES
+
     def make_true(self, boot: str, word: int) -> None:
         """Publish `word` as derived from the log in this boot; needs the writers' lock."""
+        self.note_synced(0)  # a log that was cut may grow past what was synced of it
         self.store(word)
         beginning = _beginning(boot)
         self._map[: len(beginning)] = beginning

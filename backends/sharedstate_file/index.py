@@ -31,7 +31,17 @@ if TYPE_CHECKING:
 
     from sharedstate_file.log import Log
 
-__all__ = ["apply", "encoding_of", "entry_of", "is_same", "live_bytes", "load", "parse", "value_of"]
+__all__ = ["apply", "encoding_of", "entry_of", "follow", "is_same", "live_bytes", "load", "parse", "replay", "value_of"]
+
+try:
+    from sharedstate_file._replay import replay
+except ImportError:
+
+    def replay(entries: Entries, payload: bytes, generation: int, /) -> int:
+        """Leave every frame to `parse` and `apply`."""
+        del entries, payload, generation
+        return -1
+
 
 PLAIN: Final = 0  # the value itself, which nobody can change
 ENCODED: Final = 1  # its encoding, decoded at each get
@@ -153,10 +163,17 @@ def load(log: Log, end: int) -> tuple[Entries, int]:
     entries: Entries = {}
     generation = log.base
     for payload, stop in log.frames(LOG_HEADER_BYTES, end):
-        operations, after = parse(payload, generation, log, stop)
-        apply(entries, operations, generation, log, stop)
-        generation = after
+        generation = follow(entries, payload, generation, log, stop)
     return entries, generation
+
+
+def follow(entries: Entries, payload: bytes, generation: int, log: Log, end: int) -> int:
+    """Change `entries` as a frame says, and return the store's generation after it; arguments and errors as `parse`."""
+    after = replay(entries, payload, generation)
+    if after < 0:
+        operations, after = parse(payload, generation, log, end)
+        apply(entries, operations, generation, log, end)
+    return after
 
 
 # --- Handing out ----------------------------------------------------------------

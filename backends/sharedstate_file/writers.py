@@ -28,7 +28,7 @@ import os
 from _thread import get_ident
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
-from sharedstate.backend import Backoff, Deadline, Mutex, fork_epoch, keep_on_fork, open_unshared
+from sharedstate.backend import Backoff, Deadline, Mutex, fork_epoch, has_name, keep_on_fork, open_unshared
 from sharedstate.errors import ClosedError
 from sharedstate_file.place import read_text
 
@@ -122,7 +122,7 @@ class WriterLock:
 
     def is_current(self) -> bool:
         """Return whether the store was not removed, nor is another one in its place; ask inside the section."""
-        return os.fstat(self._turn.fd).st_nlink > 0
+        return has_name(self._turn.fd)
 
     def close(self) -> None:
         """Give the descriptor back, once nobody of this handle is inside."""

@@ -304,8 +304,9 @@ class MemoryLock(Lock):
     until the `Lock` object ends; nothing but the interpreter's end outlasts that.
     """
 
+    _held: LockType | None = None  # the class's, for __del__: an exception may come as __init__ begins
+
     def __init__(self, url: str, name: str, timeout_s: float | None, mutex: _Mutex) -> None:
-        self._held: LockType | None = None  # set before anything may raise, for __del__
         super().__init__(url, name, timeout_s)
         self._mutex = mutex
 

@@ -23,9 +23,8 @@ import os
 import sys
 from _sqlite3 import Connection, Cursor
 from _sqlite3 import connect as _connect
-from _thread import RLock
 
-from sharedstate.backend import fork_epoch
+from sharedstate.backend import Mutex, fork_epoch
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -126,19 +125,19 @@ def _keep_for_ever(connection: Connection) -> None:
 
 # --- Forks ----------------------------------------------------------------------
 
-_gates: dict[int, RLock] = {}  # by fork epoch: a lock of the parent's may be held by a thread that is not here
+_gates: dict[int, Mutex] = {}  # by fork epoch: a lock of the parent's may be held by a thread that is not here
 pools: set[Pool] = set()  # guarded by no_fork(); those of every open handle of this interpreter
 inherited: set[tuple[int, int]] = set()  # guarded by no_fork(); databases that C4 forbids
 
 
-def no_fork() -> RLock:
+def no_fork() -> Mutex:
     """Return this process's gate, a lock to hold while opening a connection, or while one exists outside a pool.
 
     A fork waits for it.
     """
     epoch = fork_epoch()
     gate = _gates.get(epoch)
-    return _gates.setdefault(epoch, RLock()) if gate is None else gate
+    return _gates.setdefault(epoch, Mutex()) if gate is None else gate
 
 
 def _before_fork() -> None:

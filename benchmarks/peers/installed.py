@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.peers.base import Session, packing
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable, Iterator, Mapping
 
     from benchmarks.peers.base import Place
 
-__all__ = ["open_diskcache", "open_lmdb", "open_msgpack", "open_msgpack_packer"]
+__all__ = ["open_diskcache", "open_fanout_cache", "open_lmdb", "open_msgpack", "open_msgpack_packer"]
 
 
-def open_lmdb(place: Place) -> Generator[Session, None, None]:
+def open_lmdb(place: Place) -> Generator[Session, None, None]:  # noqa: C901  many functions, each of a line or two
     """LMDB as fast as it goes without giving up its own integrity when a process dies."""
     lmdb: Any = import_module("lmdb")
     environment = lmdb.open(place.directory, map_size=2**30, sync=False, writemap=True)
@@ -24,11 +24,29 @@ def open_lmdb(place: Place) -> Generator[Session, None, None]:
 
     def get(k: str) -> Any:
         with begin() as txn:
-            return unpack(txn.get(k.encode()))
+            found = txn.get(k.encode())
+        return None if found is None else unpack(found)
 
     def set_(k: str, v: Any) -> None:
         with begin(write=True) as txn:
             txn.put(k.encode(), pack(v))
+
+    def delete(k: str) -> bool:
+        with begin(write=True) as txn:
+            return bool(txn.delete(k.encode()))
+
+    def items() -> Iterator[tuple[str, Any]]:
+        with begin() as txn:
+            for key, value in txn.cursor():
+                yield key.decode(), unpack(value)
+
+    def get_many(ks: Iterable[str]) -> dict[str, Any]:
+        with begin() as txn, txn.cursor() as cursor:
+            return {key.decode(): unpack(value) for key, value in cursor.getmulti([k.encode() for k in ks])}
+
+    def set_many(values: Mapping[str, Any]) -> None:
+        with begin(write=True) as txn, txn.cursor() as cursor:
+            cursor.putmulti([(k.encode(), pack(v)) for k, v in values.items()])
 
     def increment(k: str) -> int:
         key = k.encode()
@@ -59,7 +77,17 @@ def open_lmdb(place: Place) -> Generator[Session, None, None]:
             found = txn.get(b"g" + key.encode())
             return int.from_bytes(found[:8], "big") if found else 0
 
-    verbs = {"get": get, "set": set_, "increment": increment, "compare_and_set": compare_and_set, "swap": swap}
+    verbs = {
+        "get": get,
+        "set": set_,
+        "delete": delete,
+        "increment": increment,
+        "compare_and_set": compare_and_set,
+        "swap": swap,
+        "items": items,
+        "get_many": get_many,
+        "set_many": set_many,
+    }
     version = f"{metadata.version('lmdb')} (liblmdb {'.'.join(map(str, lmdb.version()))})"
     try:
         yield Session(verbs, version, "sync=False, writemap=True, a transaction per call; dicts as msgpack", generation)
@@ -70,8 +98,31 @@ def open_lmdb(place: Place) -> Generator[Session, None, None]:
 def open_diskcache(place: Place) -> Generator[Session, None, None]:
     """diskcache, with its defaults."""
     diskcache: Any = import_module("diskcache")
-    cache = diskcache.Cache(place.directory)
+    yield from _use_diskcache(diskcache.Cache(place.directory), "Cache() with its default settings; dicts by pickle")
+
+
+def open_fanout_cache(place: Place) -> Generator[Session, None, None]:
+    """The same over several databases, so that writers meet less often."""
+    diskcache: Any = import_module("diskcache")
+    note = "FanoutCache(): 8 shards, a transaction locks them all; dicts by pickle"
+    yield from _use_diskcache(diskcache.FanoutCache(place.directory), note)
+
+
+def _use_diskcache(cache: Any, note: str) -> Generator[Session, None, None]:
     transact = cache.transact
+
+    def items() -> Iterator[tuple[str, Any]]:
+        for key in cache:
+            yield key, cache[key]
+
+    def get_many(ks: Iterable[str]) -> dict[str, Any]:
+        with transact():
+            return {k: cache[k] for k in ks}
+
+    def set_many(values: Mapping[str, Any]) -> None:
+        with transact():
+            for k, v in values.items():
+                cache[k] = v
 
     def compare_and_set(k: str, v: Any, expected: int) -> int:
         key = f"g{k}"
@@ -93,17 +144,16 @@ def open_diskcache(place: Place) -> Generator[Session, None, None]:
         "getitem": cache,
         "set": cache.set,
         "setitem": cache,
+        "delete": cache.delete,
         "increment": cache.incr,
         "compare_and_set": compare_and_set,
         "swap": swap,
+        "items": items,
+        "get_many": get_many,
+        "set_many": set_many,
     }
     try:
-        yield Session(
-            verbs,
-            metadata.version("diskcache"),
-            "Cache() with its default settings; dicts by pickle",
-            generation,
-        )
+        yield Session(verbs, metadata.version("diskcache"), note, generation)
     finally:
         cache.close()
 

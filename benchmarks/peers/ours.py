@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sharedstate
 from benchmarks.peers.base import Session
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from benchmarks.peers.base import Place
 
-__all__ = ["BACKENDS", "open_codec", "opener", "url_of"]
+__all__ = ["BACKENDS", "open_codec", "open_dict_codec", "opener", "url_of"]
 
 _VERSION: Final = "source tree"
 
@@ -35,7 +35,8 @@ def opener(backend: str) -> Callable[[Place], Generator[Session, None, None]]:
 
     def open_store(place: Place) -> Generator[Session, None, None]:
         url = url_of(backend, place)
-        store = sharedstate.open(url)
+        # `memory` is too narrow for a process that may start others, and it is not asked to be wider.
+        store = sharedstate.open(url, allow_narrow=True)
         transaction = store.transaction
 
         def swap(k: str, j: str) -> None:
@@ -52,9 +53,13 @@ def opener(backend: str) -> Callable[[Place], Generator[Session, None, None]]:
                 "getitem": store,
                 "set": store.set,
                 "setitem": store,
+                "delete": store.delete,
                 "increment": store.increment,
                 "compare_and_set": store.compare_and_set,
                 "swap": swap,
+                "items": store.items,
+                "get_many": store.get_many,
+                "set_many": store.set_many,
             }
             yield Session(verbs, _VERSION, generation=generation)
         finally:
@@ -62,6 +67,22 @@ def opener(backend: str) -> Callable[[Place], Generator[Session, None, None]]:
             sharedstate.remove(url)
 
     return open_store
+
+
+def open_dict_codec(_place: Place) -> Generator[Session, None, None]:
+    """A dict of encodings: what any store that hands out copies pays, with the same keys and bytes as the others."""
+    from sharedstate.values import decode, encode
+
+    table: dict[str, bytes] = {}
+
+    def get(k: str) -> Any:
+        encoded = table.get(k)
+        return None if encoded is None else decode(encoded)
+
+    def set_(k: str, v: Any) -> None:
+        table[k] = encode(v)
+
+    yield Session({"get": get, "set": set_}, _VERSION, "no lock; the codec alone, on values as cold as the others'")
 
 
 def open_codec(_place: Place) -> Generator[Session, None, None]:

@@ -1,7 +1,7 @@
 """What a plug-in author needs: the contract, and the parts that plug-ins share."""
 
 from sharedstate.backend.contract import Backend, add_numbers
-from sharedstate.backend.files import advise_on_denial, make_directory, open_private, translate_os_error
+from sharedstate.backend.files import advise_on_denial, has_name, make_directory, open_private, translate_os_error
 from sharedstate.backend.forks import close_on_fork, fork_epoch, keep_on_fork, open_unshared
 from sharedstate.backend.locks import FileLock, Lock, LockDirectory
 from sharedstate.backend.mutexes import Mutex
@@ -29,6 +29,7 @@ __all__ = [
     "close_on_fork",
     "fork_epoch",
     "format_size",
+    "has_name",
     "keep_on_fork",
     "make_directory",
     "new_sharer",

@@ -16,7 +16,16 @@ import stat
 
 from sharedstate.errors import CapacityError, StateError, StoreAccessError, UnavailableError
 
-__all__ = ["advise_on_denial", "hand_over", "make_directory", "open_private", "translate_os_error"]
+__all__ = ["advise_on_denial", "hand_over", "has_name", "make_directory", "open_private", "translate_os_error"]
+
+try:
+    from sharedstate._native import has_name
+except ImportError:
+
+    def has_name(fd: int, /) -> bool:
+        """Return whether the file that `fd` is open on still has a name."""
+        return os.fstat(fd).st_nlink > 0
+
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}

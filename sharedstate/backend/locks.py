@@ -25,7 +25,7 @@ from abc import ABC, abstractmethod
 from errno import ENOSPC
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
-from sharedstate.backend.files import hand_over, make_directory, open_private, translate_os_error
+from sharedstate.backend.files import hand_over, has_name, make_directory, open_private, translate_os_error
 from sharedstate.backend.forks import fork_epoch, keep_on_fork, open_unshared
 from sharedstate.backend.waiting import Backoff, Deadline
 from sharedstate.errors import CorruptError, LockLostError, LockOwnershipError, LockTimeoutError
@@ -320,8 +320,9 @@ class FileLock(Lock):
     then raise `LockLostError`.
     """
 
+    _fd = -1  # open while held; the class's, for __del__: an exception may come as __init__ begins
+
     def __init__(self, directory: LockDirectory, name: str, timeout_s: float | None = None) -> None:
-        self._fd = -1  # open while held; set before anything may raise, for __del__
         super().__init__(directory.url, name, timeout_s)
         self._directory = directory
         self._path = directory.file_of(name)
@@ -338,7 +339,7 @@ class FileLock(Lock):
             fd = open_unshared(lambda: self._directory.open(self._path))
             try:
                 self._wait(fd, deadline)
-                if os.fstat(fd).st_nlink:
+                if has_name(fd):
                     token = self._sign(fd)
                     self._fd = fd
                     return token
@@ -403,7 +404,7 @@ class FileLock(Lock):
         self._fd = -1  # closed by close_on_fork
 
     def _loss(self) -> str | None:
-        return None if os.fstat(self._fd).st_nlink else f"its file {self._path} was removed"
+        return None if has_name(self._fd) else f"its file {self._path} was removed"
 
     def __del__(self) -> None:
         if self._fd >= 0 and self._epoch == fork_epoch():

@@ -21,7 +21,7 @@ import time
 from abc import ABC, abstractmethod
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
-from sharedstate.backend.files import open_private, translate_os_error
+from sharedstate.backend.files import has_name, open_private, translate_os_error
 from sharedstate.backend.forks import fork_epoch, keep_on_fork, open_unshared
 from sharedstate.errors import CorruptError, StoreAccessError
 from sharedstate.model import Owner, Sharer
@@ -91,7 +91,7 @@ class FilePresence(Presence):
 
     def is_held(self) -> bool:
         """Return whether the caller is still there: not if the file was removed, with the store."""
-        return super().is_held() and bool(os.fstat(self._fd).st_nlink)
+        return super().is_held() and has_name(self._fd)
 
     def _leave(self) -> None:
         _remove(self._path)

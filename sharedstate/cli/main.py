@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from sharedstate import registry
+from sharedstate.cli.benching import bench
 from sharedstate.cli.doctoring import doctor
 from sharedstate.cli.probing import probe
 from sharedstate.cli.sharers import who
@@ -57,5 +58,5 @@ def main() -> None:
     """
 
 
-for _command in (*STORE_COMMANDS, probe, doctor, who):
+for _command in (*STORE_COMMANDS, probe, bench, doctor, who):
     main.add_command(_command)

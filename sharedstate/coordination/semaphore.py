@@ -148,8 +148,8 @@ class Semaphore:
     # --- with semaphore: -------------------------------------------------------
 
     def __enter__(self) -> Self:
-        permit = self.acquire()
-        self._permits().append(permit)
+        permits = self._permits()
+        permits += [self.acquire()]  # and not append(): after a call of C a signal handler's exception may come
         return self
 
     def __exit__(

@@ -11,11 +11,11 @@ import tempfile
 import pytest
 
 import sharedstate
-from benchmarks.measure import Interval, Lane, Plan, bootstrap_ratio, build_loop, median, percentile, race
+from benchmarks.measure import Interval, Lane, Plan, Undo, bootstrap_ratio, build_loop, median, percentile, race
+from benchmarks.parts.scaling import Run, Triple
 from benchmarks.peers import BACKENDS, Place, url_of
 from benchmarks.results import Results, Row
-from benchmarks.scaling import Run, Triple
-from benchmarks.targets import Judgement, Target, judge
+from benchmarks.targets import PART_TARGETS, Judgement, Target, judge
 from benchmarks.workloads import KINDS, WORKLOADS, make_keys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -39,6 +39,13 @@ def opens(backend: str, directory: str) -> bool:
         return False
     sharedstate.remove(url)
     return True
+
+
+def working_directory(process: str) -> str:
+    try:
+        return os.readlink(f"/proc/{process}/cwd")
+    except OSError:  # it is no process, or no more
+        return ""
 
 
 def attempt(step, *arguments) -> str:
@@ -117,8 +124,8 @@ def test_every_part_ends_in_figures_or_in_a_reason(tmp_path):
     assert report["codec_isolated"]["failure"] or set(report["codec_isolated"]["ratio_to_main"]) == {"encode", "decode"}
 
 
-def test_a_run_that_is_told_to_stop_removes_its_stores(tmp_path):
-    """After SIGTERM in the middle of a run its directory of stores is gone."""
+def test_a_run_that_is_told_to_stop_removes_its_stores_and_ends_its_servers(tmp_path):
+    """After SIGTERM in the middle of a run its directory of stores is gone, and no process has it as its own."""
     child = subprocess.Popen(
         benchmark_command("--rounds", "100000", "--only", "get-int", "--backend", "memory"),
         cwd=ROOT,
@@ -138,6 +145,7 @@ def test_a_run_that_is_told_to_stop_removes_its_stores(tmp_path):
 
     assert child.returncode == 128 + signal.SIGTERM
     assert glob.glob(str(tmp_path / "sharedstate-bench-*")) == []
+    assert [link for link in map(working_directory, os.listdir("/proc")) if link.startswith(str(tmp_path))] == []
 
 
 def test_a_pattern_that_names_nothing_is_refused():
@@ -209,13 +217,104 @@ def test_a_lane_that_fails_ends_alone():
     assert good.singles_ns
 
 
+def test_what_a_turn_does_is_undone_before_the_next_operation_on_that_key():
+    """Each of a lane's set-new operations finds its key absent, and the table is as before when it is over."""
+    table = {"old": 1}
+
+    def set_new(key):
+        assert key not in table
+        table[key] = 2
+
+    operations = [(key,) for key in make_keys(50)]
+    undo = Undo(table.__delitem__, "call({k})")
+    lane = Lane("lane", set_new, statement="call({k})", variables=("k",), operations=operations, undo=undo)
+
+    race([lane], make_lane("idle", None), Plan(rounds=4, sample_ms=0.5, singles=20, keys=50), attempt)
+
+    assert not lane.failure
+    assert len(lane.turns_ns) == 4
+    assert lane.singles_ns
+    assert table == {"old": 1}
+
+
+def test_a_slow_call_is_made_once_a_turn_and_timed_by_itself():
+    """A call that overruns the turn is made once in each, and that is its single operation too."""
+    calls = []
+
+    def slow(key):
+        calls.append(key)
+        sum(range(20_000))
+
+    lane = make_lane("slow", slow)
+    lane.calibrate(1000.0)
+    calls.clear()
+    times = []
+
+    lane.take_turn(100, 1000.0, times)
+
+    assert len(calls) == 1
+    assert times == lane.singles_ns
+
+
+def test_a_lane_without_time_for_all_rounds_leaves_rounds_out():
+    """What would need too long takes part in every second or fourth round, but in as many as the plan names."""
+
+    class SlowLane(Lane):
+        def take_turn(self, singles, target_ns, times):
+            times.append(target_ns)
+            sum(range(20_000))
+
+    operations = [(key,) for key in make_keys(20)]
+    slow = SlowLane("slow", str.upper, statement="call({k})", variables=("k",), operations=operations)
+    usual = make_lane("usual", str.upper)
+    plan = Plan(rounds=12, sample_ms=0.001, singles=1, keys=20)
+
+    race([slow], make_lane("idle", None), plan._replace(lane_s=1e-9, fewest=3), attempt)
+    race([usual], make_lane("idle", None), plan, attempt)
+
+    assert (slow.every, len(slow.turns_ns)) == (4, 3)
+    assert (usual.every, len(usual.turns_ns)) == (1, 12)
+
+
+def test_times_of_batches_are_given_per_entry():
+    """The time of an operation on a hundred entries is divided by a hundred, in turns and single operations."""
+    # The clock's own time is subtracted and may be larger than a tenth of such a call, so this one is long.
+    lane, batch = (make_lane(name, lambda _: sum(range(5_000))) for name in ("lane", "batch"))
+    batch.entries = 100
+
+    race([lane, batch], make_lane("idle", None), Plan(rounds=5, sample_ms=0.5, singles=5, keys=20), attempt)
+
+    assert 20 < median(lane.turns_ns) / median(batch.turns_ns) < 500
+    assert 20 < median(lane.singles_ns) / median(batch.singles_ns) < 500
+
+
+def test_a_ratio_is_formed_over_the_rounds_that_both_took_part_in():
+    """A contestant that left rounds out is compared with the others' times of those rounds only."""
+    results = Results({}, {})
+    results.rows.append(Row("w", "usual", "", [1.0, 9.0, 2.0, 9.0, 3.0], []))
+    results.rows.append(Row("w", "slow", "", [10.0, 20.0, 30.0], [], every=2))
+
+    assert results.ratio("w", "slow", "usual") == Interval(10.0, 10.0, 10.0)
+
+
+def test_a_row_knows_the_middle_and_the_worst_of_its_single_operations():
+    """p50, p99 and max are those of the operations timed one by one."""
+    row = Row("w", "c", "", [1.0], [float(number) for number in range(1, 1001)])
+
+    assert (row.p50_ns(), row.p99_ns(), row.max_ns()) == (500, 990, 1000)
+    assert row._replace(singles_ns=[]).max_ns() is None
+
+
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
 def test_a_key_is_never_set_to_the_value_that_it_has(workload):
     """On each pass over the keys a workload that writes gives each key another value than the pass before."""
-    if workload.variables != ("k", "v"):
-        assert workload.name.partition("-")[0] in {"get", "increment", "transaction", "encode", "decode"}
+    verb = workload.name.partition("-")[0]
+    if verb not in {"set", "compare_and_set", "set_many"}:
+        assert workload.undo or "v" not in workload.variables or verb in {"encode", "decode"}
         return
     operations = workload.make(make_keys(300), KINDS[workload.kind])
+    if verb == "set_many":
+        operations = [pair for (batch,) in operations for pair in batch.items()]
     held = dict(operations)  # what the last pass leaves
 
     for key, value in operations:
@@ -257,7 +356,7 @@ def test_a_triple_counts_only_if_all_its_workers_had_their_core():
 def test_targets_name_workloads_and_contestants_that_exist():
     """With figures for every contestant of every workload no target about workloads is left unmeasured."""
     results = Results({}, {})
-    names = ("memory", "file", "sqlite", "shm", "dict+Lock", "raw sqlite3", "LMDB", "diskcache")
+    names = ("memory", "file", "sqlite", "shm", "dict+codec", "dict+Lock", "raw sqlite3", "LMDB", "diskcache", "redis")
     for workload in WORKLOADS:
         for name in names if workload.family == "store" else ("sharedstate codec", "msgpack"):
             results.rows.append(Row(workload.name, name, "", [1.0, 1.0], []))
@@ -267,11 +366,14 @@ def test_targets_name_workloads_and_contestants_that_exist():
     assert {text for text, state in states.items() if state == "not measured"} == {
         "codec encode, isolated / main interpreter",
         "codec decode, isolated / main interpreter",
+        "shm, 2 processes / 1, a key each",
+        "shm, 2 processes / 1, 64 keys each",
         "shm, 2 isolated interpreters / 1, a key each",
         "shm, 2 isolated interpreters / 1, 64 keys each",
         "updates lost while scaling",
         "fresh interpreter: open shm / json, struct, threading",
         "forbidden modules that open loaded",
+        *(target.text for target in PART_TARGETS),
     }
 
 

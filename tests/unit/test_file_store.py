@@ -9,7 +9,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +27,7 @@ from sharedstate import (
     UnavailableError,
     UrlError,
 )
-from sharedstate.testing.conformance.support import interrupt
+from sharedstate.testing.conformance.support import interrupt, interrupt_at
 from sharedstate_file import compaction, handle
 from sharedstate_file.head import length_of, next_number, number_of, word_of
 from sharedstate_file.place import Place
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from sharedstate.store import Store
     from sharedstate_file.writers import WriterLock
 
 
@@ -778,6 +782,27 @@ def test_write_that_is_interrupted_leaves_nothing_held(tmp_path: Path) -> None:
     assert sharedstate.open(store.url)["k"] == "in the end"
 
 
+@pytest.mark.parametrize("verb", ["set", "increment", "take", "keys", "read what another wrote"])
+def test_verb_that_is_interrupted_at_any_call_leaves_nothing_held(tmp_path: Path, verb: str) -> None:
+    """W3: what a signal handler raises there keeps no thread of this handle, and no other handle, from writing."""
+    verbs: dict[str, Callable[[Store], Any]] = {
+        "set": lambda store: store.set("k", 1),
+        "increment": lambda store: store.increment("n"),
+        "take": lambda store: store.pop("other"),
+        "keys": list,
+        "read what another wrote": lambda store: store["other"],
+    }
+    url = f"file:{tmp_path}/store?timeout=0.5"
+    with sharedstate.open(url) as store, sharedstate.open(url) as other, ThreadPoolExecutor(1) as thread:
+        for point in count(1):
+            other["other"] = point
+            if not interrupt_at(point, partial(verbs[verb], store)):
+                break
+            thread.submit(store.set, "k", point).result(timeout=10)
+        assert point > 1
+        store.check()
+
+
 @pytest.mark.parametrize("point", ["draft written", "draft renamed", "old log ended"])
 def test_compaction_that_is_interrupted_costs_nothing(url: str, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
     """After KeyboardInterrupt amid a compaction the store goes on, for this handle and for the next."""
@@ -812,16 +837,17 @@ def test_catching_up_that_is_interrupted_goes_on_where_it_was(
     store.touch("k", 1000)
     del store["k"]
     store["last"] = 1
-    apply = handle.apply
+    follow = handle.follow
     calls: list[Any] = []
 
-    def interrupt_there(*arguments: Any) -> None:
-        apply(*arguments)
+    def interrupt_there(*arguments: Any) -> int:
+        generation = follow(*arguments)
         calls.append(arguments)
         if len(calls) == frame:
             raise KeyboardInterrupt
+        return generation
 
-    monkeypatch.setattr(handle, "apply", interrupt_there)
+    monkeypatch.setattr(handle, "follow", interrupt_there)
     with pytest.raises(KeyboardInterrupt):
         other.get("k")
 
@@ -839,22 +865,24 @@ def test_read_amid_a_catch_up_of_its_own_thread_reads_the_newest(
     assert other["k"] == 0
     for i in (1, 2, 3):
         store["k"] = i
-    apply = handle.apply
+    follow = handle.follow
     calls: list[Any] = []
     seen: list[Any] = []
 
-    def read_there(*arguments: Any) -> None:
+    def read_there(*arguments: Any) -> int:
         calls.append(arguments)
         ours = len(calls)
         if ours == frame:
             seen.append(other["k"])
-        apply(*arguments)
+        generation = follow(*arguments)
         if seen:
             seen.append(other["k"])
+        return generation
 
-    monkeypatch.setattr(handle, "apply", read_there)
+    monkeypatch.setattr(handle, "follow", read_there)
     seen.append(other["k"])
 
+    assert len(calls) >= frame
     assert set(seen) == {3}
     other.check()
 

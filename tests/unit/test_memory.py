@@ -8,6 +8,9 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -17,7 +20,7 @@ import sharedstate
 import sharedstate_memory
 from sharedstate import CorruptError, registry
 from sharedstate.model import DELETE, Put
-from sharedstate.testing.conformance.support import fork_and_run, interrupt, until
+from sharedstate.testing.conformance.support import fork_and_run, interrupt, interrupt_at, until
 from sharedstate_memory import _entries
 from sharedstate_memory import backend as plugin
 from sharedstate_memory import entries as in_python
@@ -263,6 +266,26 @@ def test_write_that_is_interrupted_leaves_nothing_held(backend: MemoryBackend) -
     thread.join(timeout=10)
 
     assert backend.get("k") == 2
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "change_token", "connect", "close"])
+def test_verb_that_is_interrupted_at_any_call_leaves_nothing_held(backend: MemoryBackend, verb: str) -> None:
+    """What a signal handler raises there keeps no other thread from writing."""
+    with ThreadPoolExecutor(1) as other:
+        for point in count(1):
+            handle = registry.connect(backend.url)
+            body = {
+                "change_token": handle.change_token,
+                "connect": lambda: registry.connect(backend.url),
+                "close": handle.close,
+            }.get(verb) or partial(VERBS[verb], handle)
+
+            if not interrupt_at(point, body):
+                break
+            other.submit(backend.set, "k", point).result(timeout=10)
+            other.submit(registry.connect, backend.url).result(timeout=10)
+    assert point > 1
+    backend.check()
 
 
 def test_lock_that_is_interrupted_is_held_by_nobody_for_ever(backend: MemoryBackend) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any
 
 import pytest
 
 from sharedstate.backend import Mutex
-from sharedstate.testing.conformance.support import PATIENCE_S, interrupt
+from sharedstate.testing.conformance.support import PATIENCE_S, interrupt, interrupt_at
 
 
 def is_free(mutex: Mutex) -> bool:
@@ -36,6 +37,21 @@ def test_block_that_is_interrupted_leaves_it_free() -> None:
     interrupt(enter, times=2000)
 
     assert is_free(mutex)
+
+
+def test_block_that_is_interrupted_at_any_call_leaves_it_free() -> None:
+    """Python runs signal handlers there: as `__enter__` begins, once the lock is taken, once it is given back."""
+    mutex = Mutex()
+
+    def enter() -> None:
+        with mutex:
+            len(())
+
+    for point in count(1):
+        if not interrupt_at(point, enter):
+            break
+        assert is_free(mutex)
+    assert point > 1
 
 
 def test_inner_block_that_is_interrupted_leaves_it_to_the_outer_one() -> None:

@@ -37,6 +37,24 @@ def run_python(script: str) -> str:
     return done.stdout
 
 
+# --- Files --------------------------------------------------------------------------
+
+
+def test_file_without_a_name_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with path.open("w") as file:
+        assert _native.has_name(file.fileno()) is True
+        (tmp_path / "other").touch()
+        (tmp_path / "other").rename(path)
+        assert _native.has_name(file.fileno()) is False
+        fd = file.fileno()
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        _native.has_name(fd)
+    with pytest.raises(ValueError, match="not a file descriptor"):
+        _native.has_name(-1)
+
+
 # --- Fork ---------------------------------------------------------------------------
 
 FORKS = {"os.fork": "os.fork", "a fork that Python does not see, as uWSGI's": "ctypes.PyDLL(None).fork"}

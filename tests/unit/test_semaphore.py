@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,7 @@ from sharedstate.errors import (
     ScopeError,
     ValueTypeError,
 )
-from sharedstate.testing.conformance.support import fork_and_run, run_together
+from sharedstate.testing.conformance.support import fork_and_run, interrupt_at, run_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +70,26 @@ def test_with_can_be_nested(open_any: Callable[[], Store]) -> None:
                 pytest.fail("three of two")
         assert semaphore.held() == 1
     assert semaphore.held() == 0
+
+
+def test_with_that_is_interrupted_at_any_call_before_its_block_holds_nothing(open_any: Callable[[], Store]) -> None:
+    """What a signal handler raises there leaves no permit with the thread, which would keep it for ever."""
+    semaphore, is_inside = Semaphore(open_any(), "s", 1, timeout_s=1), False
+
+    def enter() -> None:
+        nonlocal is_inside
+        semaphore.__enter__()
+        is_inside = True
+
+    for point in count(1):
+        is_interrupted = interrupt_at(point, enter)
+        assert semaphore.held() == is_inside
+        if is_inside:  # also where it was interrupted, but in a finalizer
+            semaphore.__exit__(None, None, None)
+            is_inside = False
+        if not is_interrupted:
+            break
+    assert point > 10
 
 
 def test_an_exception_gives_the_permit_back(open_any: Callable[[], Store]) -> None:

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -25,11 +25,22 @@ from sharedstate.model import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from types import FrameType
 
     from sharedstate.backend import Backend
     from sharedstate.store import Store
 
-__all__ = ["PATIENCE_S", "SOON_S", "Claims", "fork_and_run", "interrupt", "run_together", "unchanged", "until"]
+__all__ = [
+    "PATIENCE_S",
+    "SOON_S",
+    "Claims",
+    "fork_and_run",
+    "interrupt",
+    "interrupt_at",
+    "run_together",
+    "unchanged",
+    "until",
+]
 
 PATIENCE_S = 60.0
 """How long a claim waits for what must happen, on a loaded machine."""
@@ -143,28 +154,65 @@ def interrupt(body: Callable[[], Any], times: int) -> None:
         if is_running:
             raise Interruption
 
-    def report(unraisable: sys.UnraisableHookArgs) -> None:
-        if unraisable.exc_type is not Interruption:
-            report_before(unraisable)
-
     is_running = False  # inside of the inner try; Python runs no handler between a store and the lines around it
     before = signal.signal(signal.SIGALRM, handle)
-    report_before, sys.unraisablehook = sys.unraisablehook, report
     try:
-        for i in range(times):
-            # Once more after a while, should the first one be swallowed.
-            signal.setitimer(signal.ITIMER_REAL, (50 + i % 97) * 1e-6, 0.1)
-            try:
-                is_running = True
-                while True:
-                    body()
-            except Interruption:
-                is_running = False
+        with _not_reporting(Interruption):
+            for i in range(times):
+                # Once more after a while, should the first one be swallowed.
+                signal.setitimer(signal.ITIMER_REAL, (50 + i % 97) * 1e-6, 0.1)
+                try:
+                    is_running = True
+                    while True:
+                        body()
+                except Interruption:
+                    is_running = False
     finally:
         is_running = False
         signal.setitimer(signal.ITIMER_REAL, 0)
-        sys.unraisablehook = report_before
         signal.signal(signal.SIGALRM, before)
+
+
+def interrupt_at(point: int, body: Callable[[], Any]) -> bool:
+    """Call `body`, and raise an exception in it where Python may run a signal handler; return whether it was raised.
+
+    Args:
+        point: from 1 on; the how-many-eth beginning of a function of Python, or end of one of C, that is to raise.
+        body: what is interrupted.
+    """
+
+    class Interruption(BaseException): ...
+
+    passed = 0
+
+    def look(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal passed
+        passed += event in {"call", "c_return"}
+        if passed == point:
+            raise Interruption  # which also ends the profiling
+
+    with _not_reporting(Interruption), suppress(Interruption):
+        sys.setprofile(look)
+        try:
+            body()
+        finally:
+            sys.setprofile(None)
+    return passed >= point
+
+
+@contextmanager
+def _not_reporting(kind: type[BaseException]) -> Generator[None]:
+    """Have Python not report exceptions of that kind which it swallowed in a finalizer."""
+
+    def report(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is not kind:
+            before(unraisable)
+
+    before, sys.unraisablehook = sys.unraisablehook, report
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def fork_and_run(body: Callable[[], Any]) -> Callable[[], Any]:

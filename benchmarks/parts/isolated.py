@@ -1,4 +1,4 @@
-"""What runs in isolated interpreters, in a child process: `python -m benchmarks.isolated TASK JSON`.
+"""What runs in isolated interpreters, in a child process: `python -m benchmarks.parts.isolated TASK JSON`.
 
 A process of its own, because several CPythons crash in isolated interpreters;
 a crash then costs one row of the report and not the run.

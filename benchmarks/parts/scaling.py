@@ -28,8 +28,9 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sharedstate
-from benchmarks import isolated
 from benchmarks.measure import Interval, bootstrap_ratio, median
+from benchmarks.parts import isolated
+from benchmarks.parts.room import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,7 +217,7 @@ class _Team:
     def _spawn_workers(self, theirs: list[list[int]]) -> None:
         if self._crew == "interpreters":
             job = json.dumps({"url": self._url, "each": self._keys, "pipes": theirs})
-            self._spawn(["-m", "benchmarks.isolated", "workers", job], [*theirs[0], *theirs[1]])
+            self._spawn(["-m", "benchmarks.parts.isolated", "workers", job], [*theirs[0], *theirs[1]])
             return
         for worker, pipes in enumerate(theirs):
             known: dict[str, Any] = {
@@ -234,7 +235,7 @@ class _Team:
             pass_fds=descriptors,
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+            cwd=ROOT,
         )
         self._children.append(child)
 

@@ -15,8 +15,9 @@ import sys
 import tempfile
 from typing import Any, Final, NamedTuple
 
-from benchmarks import isolated
 from benchmarks.measure import Interval, bootstrap_ratio, median
+from benchmarks.parts import isolated
+from benchmarks.parts.room import ROOT
 
 __all__ = ["FORBIDDEN", "LightOpen", "measure_light_open", "run_isolated"]
 
@@ -67,15 +68,14 @@ class LightOpen(NamedTuple):
 
 
 def run_isolated(task: str, **job: Any) -> Any:
-    """Run a task of `benchmarks.isolated` in a child process and return its result.
+    """Run a task of `benchmarks.parts.isolated` in a child process and return its result.
 
     Raises:
         RuntimeError: it failed, or crashed.
     """
     if not isolated.is_supported():
         raise RuntimeError(isolated.why_unsupported())
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    command = [sys.executable, "-m", "benchmarks.isolated", task, json.dumps(job)]
+    command = [sys.executable, "-m", "benchmarks.parts.isolated", task, json.dumps(job)]
     # Bytecode of its own, for the standard library as well: an installed package
     # has it, and a developer's environment may forbid it or hold an older one.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -83,7 +83,7 @@ def run_isolated(task: str, **job: Any) -> Any:
         with tempfile.TemporaryDirectory(prefix="sharedstate-bench-") as bytecode:
             environment["PYTHONPYCACHEPREFIX"] = bytecode
             child = subprocess.run(
-                command, capture_output=True, timeout=_TIMEOUT_S, cwd=root, env=environment, check=False
+                command, capture_output=True, timeout=_TIMEOUT_S, cwd=ROOT, env=environment, check=False
             )
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"no answer within {_TIMEOUT_S} s") from None
