@@ -143,16 +143,16 @@ def test_readme_has_the_commands_that_are_tested() -> None:
 def test_example_behaves_the_same(place: Path, command: str, front: str) -> None:
     """In each framework and server: the same statuses, the same contents, and what was accepted is sent once."""
     with running(place, command.replace("flask", front)) as server:
-        assert server.ask_json("/mailings/a%C3%A4?letters=2&wait", "POST") == (
-            200,
-            {"name": "aä", "is_new": True, "sent": {"letters": 2, "begun": 1}},
-        )
+        status, answer = server.ask_json("/mailings/a%C3%A4?letters=2&wait", "POST")
+        assert answer == {"name": "aä", "is_new": True, "sent": answer["sent"]}
+        # Some worker's thread may look for work just then, and be at it before the request is.
+        assert (status, answer["sent"]) in [(200, {"letters": 2, "begun": 1}), (202, None)]
         assert server.ask_json("/mailings/a%C3%A4?letters=2", "POST")[1]["is_new"] is False
         assert server.ask_json("/mailings/b", "POST") == (202, {"name": "b", "is_new": True, "sent": None})
         assert server.ask_json("/mailings/c?letters=many", "POST")[0] == 400
         assert server.ask("/nothing")[0] == 404
         assert server.ask("/mailings/", "POST")[0] == 404
-        assert wait_for(lambda: all_sent(server, "b"), 20)
+        assert wait_for(lambda: all_sent(server, "aä", "b"), 20)
 
         status, found = server.ask_json("/status")
         assert status == 200
