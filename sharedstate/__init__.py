@@ -34,7 +34,6 @@ from sharedstate.model import ABSENT, Capabilities, Change, Clock, Durability, E
 from sharedstate.opening import open_store as open  # noqa: A004  sharedstate.open() reads as what it does
 from sharedstate.opening import remove
 from sharedstate.store import Store
-from sharedstate.transactions import Transaction
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
         when_serving,
         when_stopping,
     )
+    from sharedstate.transactions import Transaction
 
 __all__ = [
     "ABSENT",
@@ -128,6 +128,7 @@ _LAZY = {
     "Snapshot": "sharedstate.coordination",
     "Task": "sharedstate.coordination",
     "Tasks": "sharedstate.coordination",
+    "Transaction": "sharedstate.transactions",
     "detect": "sharedstate.deployment",
     "forget_once": "sharedstate.coordination",
     "incarnation": "sharedstate.deployment",

@@ -24,8 +24,6 @@ from sharedstate.backend.waiting import Backoff, Deadline
 from sharedstate.errors import ClosedError, ConflictError, KeyFormatError, ScopeError
 from sharedstate.membership import Membership
 from sharedstate.model import ABSENT, MISSING, Capabilities, Change, Entry, LockRecord, Scope, Sharer
-from sharedstate.transactions import Transaction, copy_value
-from sharedstate.views import Items, Selection, Values
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -34,6 +32,8 @@ if TYPE_CHECKING:
 
     from sharedstate.backend import Backend, Lock
     from sharedstate.choice import Choice
+    from sharedstate.transactions import Transaction
+    from sharedstate.views import Selection
 
 __all__ = ["Store"]
 
@@ -230,6 +230,8 @@ class Store(MutableMapping[str, "Any"]):
             if value is not MISSING:
                 return value
             if self.add(key, default):
+                from sharedstate.transactions import copy_value
+
                 return copy_value(default)  # not get(key): another writer may have been there since
 
     def pop(self, key: str, default: Any = MISSING) -> Any:
@@ -301,6 +303,8 @@ class Store(MutableMapping[str, "Any"]):
             ConflictError: at the end of the block, if a key that was read has
                 changed meanwhile; nothing was written.  `transact` retries.
         """
+        from sharedstate.transactions import Transaction  # now, and not by who only opens a store
+
         return Transaction(self._backend, self._prefix)
 
     def transact(self, body: Callable[[Transaction], Any], timeout_s: float | None = None) -> Any:
@@ -453,10 +457,14 @@ class Store(MutableMapping[str, "Any"]):
 
     def values(self, prefix: str = "") -> ValuesView[Any]:
         """Return a view of the values whose keys start with `prefix`."""
+        from sharedstate.views import Values
+
         return Values(self._select(prefix))
 
     def items(self, prefix: str = "") -> ItemsView[str, Any]:
         """Return a view of the items whose keys start with `prefix`."""
+        from sharedstate.views import Items
+
         return Items(self._select(prefix))
 
     def _names(self, prefix: str) -> list[str]:
@@ -464,6 +472,8 @@ class Store(MutableMapping[str, "Any"]):
         return [key[skip:] for key in self._backend.keys(self._prefix + prefix)]
 
     def _select(self, prefix: str) -> Selection:
+        from sharedstate.views import Selection
+
         return Selection(self, prefix, lambda: self._names(prefix), lambda: self._backend.count(self._prefix + prefix))
 
     # --- Names, figures, the end --------------------------------------------
