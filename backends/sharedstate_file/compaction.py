@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 
 from sharedstate.values import encode
+from sharedstate_file.durability import sync_log
 from sharedstate_file.head import length_of, next_number, word_of
 from sharedstate_file.index import encoding_of
 from sharedstate_file.log import LOG_HEADER_BYTES, Log
@@ -66,7 +67,7 @@ def compact(place: Place, head: Head, log: Log, *, word: int, generation: int, e
 
     Raises:
         OSError: nothing has changed; half-made files are gone.
-        CorruptError: a large value is damaged; nothing has changed.
+        StateError: likewise; no room, no descriptor, or a large value is damaged.
     """
     end = length_of(word)
     number = next_number(log.number)
@@ -85,7 +86,7 @@ def compact(place: Place, head: Head, log: Log, *, word: int, generation: int, e
     try:
         log.append(encode([generation, number]), end)
         reached("old log ended")
-        os.fsync(log.fd)
+        sync_log(head, log)
     except BaseException:
         # KeyboardInterrupt too.  And first the frame, then what it names: if
         # the cut fails, the next writer goes on with the new log.

@@ -115,6 +115,8 @@ class Handle:
         """Give the descriptors back."""
         if not isinstance(self._words, _Closed):
             self._writers.close()
+            if self._disk is not None:
+                self._disk.close()
             self._words = _Closed(self.url)
             # What a get in another thread is using goes with its last reference.
             self._entries = _ClosedEntries(self.url)
@@ -196,10 +198,24 @@ class Handle:
         Raises:
             OutcomeUnknownError: it could not be synced.
         """
+        if self._disk is None:
+            return self._writers.run(body)
+        if self._disk.is_doubtful(self._log):
+            self._writers.run(self._renew)
         result = self._writers.run(body)
-        if self._disk is not None:
-            self._disk.wait(self._log, self._mark[0])  # which other threads may have moved on, never back
+        self._disk.wait(self._log, self._mark[0])  # which other threads may have moved on, never back
         return result
+
+    def _renew(self) -> None:
+        """Go on with a new log after one that the disk refused (D5)."""
+        self._refresh()
+        if self._head.is_doubtful(self._log.number):
+            try:
+                self._compact(_now())
+            except OSError as error:
+                if isinstance(error, StateError):
+                    raise
+                raise translate_os_error(self.url, error) from error
 
     # --- Inside the writers' section ----------------------------------------
 
@@ -218,7 +234,7 @@ class Handle:
     def _mend(self) -> None:
         word, generation = self._mark
         try:
-            due = mend(self._place, self._log, word, generation)
+            due = mend(self._place, self._head, self._log, word, generation)
             if due != word:
                 self._head.store(due)
                 self._catch_up()
@@ -257,20 +273,19 @@ class Handle:
         return generation
 
     def _consider_compaction(self) -> None:
-        word, generation = self._mark
-        length, now = length_of(word), _now()
-        _, live = live_bytes(self._entries, now)
-        self._due_at = due_at(length, live)
-        if length < self._due_at:
-            return
+        """Compact if that pays; the write that led here is done, and must not be reported as refused."""
+        length, now = length_of(self._mark[0]), _now()
+        self._due_at = length + FLOOR_BYTES  # unless the next lines come to know better
         try:
-            compact(
-                self._place, self._head, self._log, word=word, generation=generation, entries=self._entries, now=now
-            )
-        except (OSError, CorruptError):
-            # The write that led here is done, and must not be reported as
-            # refused.  The log only goes on growing for a while.
+            _, live = live_bytes(self._entries, now)
+            self._due_at = due_at(length, live)
+            if length >= self._due_at:
+                self._due_at = length + FLOOR_BYTES
+                self._compact(now)
+        except Exception:  # noqa: BLE001  no room, no descriptor, no memory: the log only goes on growing for a while
             self._compactions_failed += 1
-            self._due_at = length + FLOOR_BYTES
-            return
+
+    def _compact(self, now: float) -> None:
+        word, generation = self._mark
+        compact(self._place, self._head, self._log, word=word, generation=generation, entries=self._entries, now=now)
         self._catch_up()

@@ -13,8 +13,9 @@ Invariants:
     H2  what the word counts is complete: it moves only after the bytes it counts
     H3  seal = the word's complement, stored after it: where they disagree, a
         writer died between the two, or a byte was damaged
-    H4  the synced word, with a seal of its own, is what `sync=disk` has brought
-        to the disk; anybody may store it, at any time (D1, D4)
+    H4  the synced word is what `sync=disk` has brought to the disk; the doubtful
+        number that of a log which the disk refused.  Each has a seal of its own,
+        and anybody may store it, at any time (D1, D4, D5)
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ _BEGINNING: Final = Struct("<8sI40s")
 _CRC: Final = Struct("<I")
 _WORDS: Final = slice(64, 80)  # a cache line of its own
 _SYNCED: Final = slice(128, 144)  # likewise
+_DOUBTFUL: Final = slice(192, 208)
 ALL_ONES: Final = 2**64 - 1
 
 
@@ -96,12 +98,13 @@ class Head:
         words: the word and its seal.
     """
 
-    __slots__ = ("_map", "_synced", "words")
+    __slots__ = ("_doubtful", "_map", "_synced", "words")
 
     def __init__(self, mapped: mmap.mmap) -> None:
         self._map = mapped
         self.words = memoryview(mapped)[_WORDS].cast("Q")
         self._synced = memoryview(mapped)[_SYNCED].cast("Q")
+        self._doubtful = memoryview(mapped)[_DOUBTFUL].cast("Q")
 
     @classmethod
     def open(cls, url: str, path: str) -> Head | None:
@@ -174,9 +177,20 @@ class Head:
         self._synced[0] = word
         self._synced[1] = word ^ ALL_ONES
 
+    def is_doubtful(self, number: int) -> bool:
+        """Return whether a sync of log `number` failed, so that none of it is known to be on disk any more."""
+        found, seal = self._doubtful
+        return found == number and found ^ seal == ALL_ONES
+
+    def doubt(self, number: int) -> None:
+        """Say that a sync of log `number` failed."""
+        self._doubtful[0] = number
+        self._doubtful[1] = number ^ ALL_ONES
+
     def make_true(self, boot: str, word: int) -> None:
         """Publish `word` as derived from the log in this boot; needs the writers' lock."""
         self.note_synced(0)  # a log that was cut may grow past what was synced of it
+        self.doubt(0)  # what was read from the disk is there
         self.store(word)
         beginning = _beginning(boot)
         self._map[: len(beginning)] = beginning

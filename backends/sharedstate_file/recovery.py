@@ -22,6 +22,7 @@ import os
 from sharedstate.backend import PresenceFiles, make_directory, translate_os_error
 from sharedstate.errors import CorruptError
 from sharedstate.model import ABSENT, boot_id
+from sharedstate_file.durability import sync_log
 from sharedstate_file.head import REMOVED, Head, length_of, word_of
 from sharedstate_file.index import parse
 from sharedstate_file.log import LOG_HEADER_BYTES, Log
@@ -109,8 +110,8 @@ def _settle(place: Place) -> Head | None:
     numbers = place.log_numbers()
     word = _derive(place, numbers) if numbers else _create(place)
     head = Head.make(place.url, place.head, place.mode)
+    place.sync_directory()  # before others take the head for true, and write to a log whose name may not last
     head.make_true(boot, word)
-    place.sync_directory()
     return head
 
 
@@ -156,7 +157,7 @@ def _derive(place: Place, numbers: list[int]) -> int:
 # --- What a killed writer left --------------------------------------------------------
 
 
-def mend(place: Place, log: Log, word: int, generation: int) -> int:
+def mend(place: Place, head: Head, log: Log, word: int, generation: int) -> int:
     """Adopt the whole frames beyond the committed length, cut a torn one, and return the word that is due.
 
     Raises:
@@ -174,7 +175,8 @@ def mend(place: Place, log: Log, word: int, generation: int) -> int:
         else:
             log.cut(whole)
             word = word_of(log.number, whole)
-        os.fsync(log.fd)  # what is adopted may be read, and so must last as long as any other write
+        # What is adopted may be read, and so must last as long as any other write.
+        sync_log(head, log)
     return word
 
 

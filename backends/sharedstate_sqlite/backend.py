@@ -20,7 +20,7 @@ from _sqlite3 import sqlite_version
 from time import time
 
 from sharedstate.backend import Backend, Lock, LockDirectory, Presence, PresenceFiles, add_numbers, check_ttl
-from sharedstate.errors import CapacityError, ConflictError, CorruptError, KeyFormatError
+from sharedstate.errors import CapacityError, ConflictError, CorruptError, KeyFormatError, StateError
 from sharedstate.model import (
     ABSENT,
     DELETE,
@@ -321,10 +321,13 @@ class SqliteBackend(Backend):
         self._until_sweep = _SWEEP_EVERY
         after = key if self._swept_to is None else self._swept_to
         now = time()
-        last, expired = self._run(sql.SLICE_TO_SWEEP, (now, after, _SWEEP_ROWS))
-        self._swept_to = "" if last is None else last
-        if expired:
-            self._run(sql.SWEEP_SLICE, (after, last, now))
+        try:
+            last, expired = self._run(sql.SLICE_TO_SWEEP, (now, after, _SWEEP_ROWS))
+            self._swept_to = "" if last is None else last
+            if expired:
+                self._run(sql.SWEEP_SLICE, (after, last, now))
+        except StateError:
+            pass  # another time: the write that led here is done, and must not be reported as refused
 
     # --- Waiting and locks --------------------------------------------------
 

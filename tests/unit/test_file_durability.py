@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import sharedstate
-from sharedstate.errors import OutcomeUnknownError
+from sharedstate.errors import OutcomeUnknownError, UnavailableError
 from sharedstate.testing.conformance.support import fork_and_run
 from sharedstate_file import compaction, durability
 from sharedstate_file.head import Head, length_of, number_of
@@ -173,14 +174,23 @@ def test_what_comes_during_a_sync_is_not_counted_as_synced(store: Store, url: st
     assert disk.synced[inode] == log_of(store)[1]
 
 
-def test_failed_sync_is_told_to_everyone_it_concerns(store: Store, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who was synced by another call has no part in the failure."""
-    appended, failing = threading.Barrier(2), threading.Event()
+def fail(_fd: int) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def number_of_log(store: Store) -> int:
+    return number_of(head_of(store).words[0])
+
+
+def test_failed_sync_is_told_to_all_who_wait(store: Store, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D5: the kernel tells of an error once and then calls the pages clean; so nobody tries that log again."""
+    amid, appended = threading.Event(), threading.Event()
     outcomes: dict[str, str] = {}
 
-    def fail(_fd: int) -> None:
-        appended.wait(10)
-        assert failing.wait(10)
+    def fail_late(_fd: int) -> None:
+        amid.set()
+        assert appended.wait(10)
+        monkeypatch.setattr(durability.os, "fdatasync", disk.fdatasync)  # which says that all is well
         raise OSError(errno.EIO, "Input/output error")
 
     def write(key: str) -> None:
@@ -189,43 +199,119 @@ def test_failed_sync_is_told_to_everyone_it_concerns(store: Store, disk: Disk, m
         except OutcomeUnknownError as error:
             outcomes[key] = str(error)
 
-    monkeypatch.setattr(durability.os, "fdatasync", fail)
+    monkeypatch.setattr(durability.os, "fdatasync", fail_late)
     first = threading.Thread(target=write, args=("first",))
     first.start()
-    appended.wait(10)
-    monkeypatch.setattr(durability.os, "fdatasync", disk.fdatasync)
-    # What the failing call was for includes the first frame only; the second write is synced by itself.
+    assert amid.wait(10)
+    word = head_of(store).words[0]
     second = threading.Thread(target=write, args=("second",))
     second.start()
-    failing.set()
+    while head_of(store).words[0] == word:
+        pass  # until the second has appended its frame behind the one that the failing call is for
+    appended.set()
     first.join()
     second.join()
 
-    assert "could not be synced" in outcomes["first"]
-    assert "second" not in outcomes
-    store["third"] = 1
+    assert "Input/output error" in outcomes["first"]
+    assert "an earlier sync failed" in outcomes["second"]
+
+
+def test_failed_sync_is_told_in_other_processes(store: Store, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where they share the description, and so the one report of the error, by a fork."""
+    backend: Any = store._backend
+    with sharedstate.open(store.url.split("?")[0]) as other:
+        other["a"] = 2  # appended, and synced by nobody
+    word = head_of(store).words[0]
+
+    def fail_in_child() -> str:
+        monkeypatch.setattr(durability.os, "fdatasync", fail)
+        with pytest.raises(OutcomeUnknownError) as failed:
+            backend._disk.wait(backend._log, word)
+        return str(failed.value)
+
+    assert "Input/output error" in fork_and_run(fail_in_child)()
+    with pytest.raises(OutcomeUnknownError, match="an earlier sync failed"):
+        backend._disk.wait(backend._log, word)
+
+
+@pytest.mark.parametrize("sync", ["disk", "os"])
+def test_after_a_failed_sync_the_store_goes_on_in_a_new_log(
+    store: Store, url: str, disk: Disk, monkeypatch: pytest.MonkeyPatch, sync: str
+) -> None:
+    """D5: made from memory and synced whole, by whoever writes next with sync=disk."""
+    before = number_of_log(store)
+    with monkeypatch.context() as patched:
+        patched.setattr(durability.os, "fdatasync", fail)
+        with pytest.raises(OutcomeUnknownError):
+            store["a"] = "doubtful"
+    with sharedstate.open(f"{url}?sync={sync}") as other:
+        other["b"] = "next"
+        assert (number_of_log(store) > before) == (sync == "disk")
+    store["c"] = "last"
+
+    assert number_of_log(store) > before
+    inode, length = log_of(store)
+    assert disk.synced[inode] == length
+    assert (store["a"], store["b"], store["c"], store["d"]) == ("doubtful", "next", "last", 4)
+
+
+def test_disk_that_takes_no_new_log_refuses_the_next_write(
+    store: Store, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(durability.os, "fdatasync", fail)
+        with pytest.raises(OutcomeUnknownError):
+            store["a"] = 2
+        patched.setattr(durability.os, "fsync", fail)
+        with pytest.raises(UnavailableError, match="Input/output error"):
+            store["a"] = 3
+
+    assert store["a"] == 2
+    store["a"] = 4
+
+
+def test_compaction_whose_sync_fails_leaves_no_wait_in_peace(
+    url: str, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its call may have been the one that the kernel told of the error."""
+    monkeypatch.setattr(compaction, "FLOOR_BYTES", 500)
+    store = sharedstate.open(f"{url}?sync=disk")
+    head, backend = head_of(store), store._backend
+    with monkeypatch.context() as patched:
+        patched.setattr(durability.os, "fsync", lambda fd: fail(fd) if fd == backend._log.fd else None)
+        with pytest.raises(OutcomeUnknownError, match="an earlier sync failed"):  # noqa: PT012  at whichever compacts
+            for i in range(100):
+                store["a"] = i
+    assert head.is_doubtful(number_of(head.words[0]))
+    store["a"] = "in a new log"
+    assert not head.is_doubtful(number_of(head.words[0]))
+    store.close()
+
+
+def test_write_without_a_descriptor_to_spare_is_synced(store: Store, disk: Disk) -> None:
+    """It is done by then, and must not be reported as refused."""
+    backend: Any = store._backend
+    backend._disk.close()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (backend._log.fd + 1, limits[1]))
+    try:
+        store["a"] = 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
     inode, length = log_of(store)
     assert disk.synced[inode] == length
 
 
-def test_waiter_of_a_failed_sync_is_told(store: Store, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """D2: a frame that the failed call was for counts as unknown, also for the thread that only waited for it."""
-    backend: Any = store._backend
-    log, head = backend._log, head_of(store)
-    with sharedstate.open(store.url.split("?")[0]) as other:
-        other["a"] = 2  # appended, and synced by nobody
-
-    def fail(_fd: int) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(durability.os, "fdatasync", fail)
-    with pytest.raises(OutcomeUnknownError, match="Input/output error"):
-        backend._disk.wait(log, head.words[0])
-    monkeypatch.setattr(durability.os, "fdatasync", disk.fdatasync)
-
-    with pytest.raises(OutcomeUnknownError, match="earlier sync failed"):
-        backend._disk.wait(log, head.words[0])
-    store["a"] = 3
+def test_handles_leave_no_descriptor_behind(url: str, disk: Disk) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with sharedstate.open(f"{url}?sync=disk") as store:
+            store["a"] = 1
+    store = sharedstate.open(f"{url}?sync=disk")
+    store["a"] = 2
+    del store
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_process_that_is_stopped_amid_a_sync_holds_up_nobody_for_long(store: Store, disk: Disk) -> None:

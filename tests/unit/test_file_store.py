@@ -826,6 +826,28 @@ def test_compaction_that_is_interrupted_costs_nothing(url: str, monkeypatch: pyt
     assert dict(sharedstate.open(url)) == {"k": last, "other": 1}
 
 
+def test_write_is_done_although_the_compaction_it_came_to_could_not_be(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a descriptor to spare, say: reported as refused, it would be done again."""
+    monkeypatch.setattr(compaction, "FLOOR_BYTES", 1000)
+    monkeypatch.setattr(handle, "FLOOR_BYTES", 1000)
+    store = sharedstate.open(url)
+    store["k"] = 0  # the first write looks for what others left, and may be refused
+    backend: Any = store._backend
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (backend._log.fd + 1, limits[1]))
+    try:
+        for i in range(1, 300):
+            assert store.increment("k") == i
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert store.stats()["compactions_failed"]
+    store.check()
+    assert sharedstate.open(url)["k"] == 299
+
+
 @pytest.mark.parametrize("frame", [1, 2, 3])
 def test_catching_up_that_is_interrupted_goes_on_where_it_was(
     url: str, monkeypatch: pytest.MonkeyPatch, frame: int

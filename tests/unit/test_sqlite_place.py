@@ -17,6 +17,7 @@ import pytest
 import sharedstate
 from sharedstate.model import Put
 from sharedstate.testing.conformance.support import interrupt
+from sharedstate_sqlite import statements
 
 _ROOTS = [root for root in sys.path if os.path.isdir(os.path.join(root, "sharedstate"))]
 
@@ -316,6 +317,30 @@ def test_an_interrupted_statement_keeps_no_lock(path) -> None:
     with sharedstate.open(f"sqlite:{path}?timeout=0") as other:
         other["k"] = 1
     store.close()
+
+
+def test_a_write_is_done_although_the_sweep_it_came_to_could_not_be(path, monkeypatch) -> None:
+    """Reported as refused, since another writer did not make way, it would be done again."""
+    with sharedstate.open(f"sqlite:{path}?timeout=0") as store, sharedstate.open(f"sqlite:{path}") as other:
+        run = store._backend._run
+
+        def run_beside_another_writer(statement, *arguments):
+            if statement is not statements.SWEEP_SLICE:
+                return run(statement, *arguments)
+            session = other._backend._pool.take()
+            session.execute("BEGIN IMMEDIATE")
+            try:
+                return run(statement, *arguments)
+            finally:
+                session.execute("ROLLBACK")
+
+        monkeypatch.setattr(store._backend, "_run", run_beside_another_writer)
+        store.set("expired", 1, ttl_s=1e-6)
+        store._backend._until_sweep = 0
+        store._backend._swept_to = ""
+
+        assert store.increment("k", ttl_s=60) == 1
+        assert store["k"] == 1
 
 
 _TRANSACTIONS = {
