@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tomllib
+import types
 from pathlib import Path
 from typing import Any
 
@@ -229,13 +230,10 @@ def test_bench_shows_every_backend_beside_the_dict_behind_a_lock(path: Path, sho
 
 
 def test_bench_goes_on_without_a_backend_that_makes_no_temporary_store(
-    short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That function is for experiments, and a plug-in need not have it: its row says so."""
-    (tmp_path / "sharedstate_unmeasured.py").write_text(
-        "from sharedstate_memory import CAPABILITIES, connect, exists, remove\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "sharedstate_unmeasured", types.ModuleType("sharedstate_unmeasured"))
 
     found = json.loads(run("--json").stdout)
 
