@@ -29,7 +29,7 @@ import os
 import stat
 
 from sharedstate._light import NamedTuple
-from sharedstate.backend.files import make_directory, open_private, translate_os_error
+from sharedstate.backend.files import make_directory, translate_os_error
 from sharedstate.model import Costs
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -48,6 +48,7 @@ PLACE: Final = "/var/lib/sharedstate/calibration"
 """Where all users of a machine look, and only root may calibrate."""
 
 _MOST_BYTES: Final = 65536
+_MOST_DIGITS: Final = 15  # of a number of nanoseconds; int() raises ValueError for one of thousands
 
 
 class Calibration(NamedTuple):
@@ -133,15 +134,20 @@ def _parse(text: str) -> Calibration | str:
 
 
 def _parse_cost(words: list[str]) -> tuple[str, Costs] | None:
-    if len(words) != 3 or not all(word.isascii() and word.isdigit() and int(word) for word in words[1:]):
+    if len(words) != 3 or not all(_is_cost(word) for word in words[1:]):
         return None
     return words[0], Costs(float(words[1]), float(words[2]))
 
 
+def _is_cost(word: str) -> bool:
+    return len(word) <= _MOST_DIGITS and word.isascii() and word.isdigit() and int(word) > 0
+
+
 def _host() -> str:
-    # What tells machines apart and yet stays the same over reboots and updates of the kernel.
+    # What tells machines apart and yet stays the same over reboots and updates of the kernel.  Not os.cpu_count(),
+    # which from Python 3.13 on is what PYTHON_CPU_COUNT or -X cpu_count says.
     here = os.uname()
-    return f"{here.nodename} {here.machine} {os.cpu_count()}"
+    return f"{here.nodename} {here.machine} {os.sysconf('SC_NPROCESSORS_CONF')}"
 
 
 def write_calibration(calibration: Calibration) -> str:
@@ -162,18 +168,26 @@ def write_calibration(calibration: Calibration) -> str:
             for scheme, costs in sorted(calibration.costs.items())
         ),
     ]
-    # Readable for all: a machine's speed is no secret, and its workers have other uids than who calibrates.
-    if not os.path.isdir(os.path.dirname(path)):
-        make_directory(path, os.path.dirname(path), 0o755)
-    beside = f"{path}.{os.getpid()}"
-    fd = open_private(path, beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    directory = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(directory):
+        make_directory(path, directory, 0o755)
+    # Not open_private: that hands what root makes to the directory's owner, and then nobody would believe it.  A random
+    # name, since nobody can have planted that, and two containers may have one process number.
+    beside = os.path.join(directory, f"{os.path.basename(path)}.{os.urandom(8).hex()}")
     try:
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
+            os.fchmod(fd, 0o644)  # readable for all: a machine's speed is no secret, and its workers have other uids
             file.write("\n".join(lines) + "\n")
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(fd)
         os.rename(beside, path)
-    except OSError as error:
-        os.unlink(beside)
-        raise translate_os_error(path, error) from error
+    except BaseException as error:
+        try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import
+            os.unlink(beside)
+        except OSError:
+            pass  # it was not made, or is in its place
+        if isinstance(error, OSError):
+            raise translate_os_error(path, error) from error
+        raise
     return path

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from sharedstate import calibrating, calibration
+from sharedstate import StateError, calibrating, calibration
 from sharedstate.calibration import VERSION, Calibration, calibration_path, read_calibration, write_calibration
 from sharedstate.choice import Needs
 from sharedstate.cli import main
@@ -137,6 +137,7 @@ def test_in_the_common_place_only_roots_calibration_counts(
         (replace("calibration 1", "calibration 2"), "another form"),
         (replace("cost sqlite 10 20", "cost sqlite 10"), "line 7 is damaged"),
         (replace("cost sqlite 10 20", "cost sqlite 0 -1"), "line 7 is damaged"),
+        (replace("cost sqlite 10 20", f"cost sqlite 10 {'9' * 5000}"), "line 7 is damaged"),
         (replace("sharedstate calibration 1", "\x00\x01"), "another form"),
         (turn_into_link, "Too many levels of symbolic links"),
         (turn_into_fifo, "it is no regular file"),
@@ -175,6 +176,67 @@ def test_a_calibration_comes_back_as_it_was_written(path: Path) -> None:
     assert read_calibration() == (MEASURED, "")
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert os.listdir(path.parent) == ["calibration"]
+
+
+def test_a_calibration_of_roots_stays_roots(path: Path) -> None:
+    """Also in another user's directory: given to him, the other users would not believe it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make another user's directory")
+    path.parent.mkdir()
+    os.chown(path.parent, 12345, 12345)
+
+    write_calibration(MEASURED)
+
+    assert path.stat().st_uid == 0
+
+
+def test_what_lies_beside_a_calibration_stays_as_it_is(path: Path) -> None:
+    """Another container's process of our number may be writing there just now."""
+    path.parent.mkdir()
+    beside = path.with_name(f"calibration.{os.getpid()}")
+    beside.write_text("another's")
+
+    write_calibration(MEASURED)
+
+    assert beside.read_text() == "another's"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_calibration_that_is_interrupted_leaves_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """Neither Ctrl-C nor a full disk leaves a part of it; the disk's error is one of ours."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(StateError if error is OSError else error):
+            write_calibration(MEASURED)
+
+    assert os.listdir(path.parent) == []
+
+
+def test_a_calibration_may_lie_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name without a directory is one there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHAREDSTATE_CALIBRATION", "calibration.txt")
+
+    write_calibration(MEASURED)
+
+    assert read_calibration() == (MEASURED, "")
+
+
+def test_a_machine_has_its_processors_whatever_python_is_told(path: Path) -> None:
+    """PYTHON_CPU_COUNT, which changes os.cpu_count() from 3.13 on, makes it no other host."""
+    write_calibration(MEASURED)
+    program = "from sharedstate.calibration import read_calibration\nprint(read_calibration()[1])"
+    env = {**os.environ, "PYTHON_CPU_COUNT": "77"}
+
+    run = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+
+    assert run.stdout == "\n"
 
 
 def test_the_versions_are_one() -> None:
