@@ -72,7 +72,7 @@ static inline uint64_t generation_locked(struct entries *self, PyObject *key)
     return item ? item->generation : 0;
 }
 
-/* Make room for every key to come, with items whose value is NULL.  Returns 0, or -1 and all is as it was. */
+/* Make room for every key to come, with items that read as absent.  Returns 0, or -1 and all is as it was. */
 static int make_room_locked(struct entries *self, struct change *changes, Py_ssize_t count)
 {
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -94,9 +94,9 @@ static void apply_locked(struct entries *self, struct change *changes, Py_ssize_
 {
     for (Py_ssize_t i = 0; i < count; i++) {
         struct item *item = find_locked(self, changes[i].key);
-        if (changes[i].value)
+        if (changes[i].value && item)
             fill_locked(self, item, changes[i].value, changes[i].is_encoded, changes[i].expires_at);
-        else {
+        else { /* a delete; or a write that lost its place meanwhile (M4's exception), as if that came after it */
             self->last++;
             if (item && PyDict_DelItem(self->dict, changes[i].key) < 0)
                 PyErr_Clear(); /* it cannot: the key is there, and to remove one allocates nothing */

@@ -9,15 +9,19 @@ enum { PURGE_AFTER = 1000 };
 struct item *new_item(struct memory_state *state)
 {
     struct item *item = PyObject_New(struct item, state->item_type);
-    if (item)
-        item->value = NULL;
+    if (item) {
+        item->value = Py_NewRef(Py_None);
+        item->generation = 0;
+        item->expires_at = -INFINITY;
+        item->is_encoded = 0;
+    }
     return item;
 }
 
 static void item_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
-    Py_XDECREF(((struct item *)object)->value);
+    Py_DECREF(((struct item *)object)->value);
     PyObject_Free(object);
     Py_DECREF(type);
 }
@@ -40,14 +44,23 @@ int put_locked(struct entries *self, PyObject *key, struct item *found, PyObject
 {
     struct item *item = found;
     int is_new_deadline = expires_at != INFINITY && !(found && found->expires_at == expires_at);
-    if (!item) {
+    if (item)
+        fill_locked(self, item, value, is_encoded, expires_at);
+    else {
         item = new_item(self->state);
-        int status = item ? PyDict_SetItem(self->dict, key, (PyObject *)item) : -1;
-        Py_XDECREF(item); /* the dict's now */
+        if (!item)
+            return -1;
+        Py_SETREF(item->value, Py_NewRef(value));
+        item->is_encoded = is_encoded;
+        item->expires_at = expires_at;
+        item->generation = self->last + 1;
+        int status = PyDict_SetItem(self->dict, key, (PyObject *)item); /* whole: M4's exception */
+        if (status == 0)
+            item->generation = ++self->last;
+        Py_DECREF(item);
         if (status < 0)
             return -1;
     }
-    fill_locked(self, item, value, is_encoded, expires_at);
     if (is_new_deadline)
         expiring_locked(self);
     return 0;
@@ -65,7 +78,7 @@ void expiring_locked(struct entries *self)
     double now = boot_clock_s();
     PyObject *key, *item;
     while (PyDict_Next(self->dict, &at, &key, &item))
-        if (((struct item *)item)->expires_at <= now)
+        if (((struct item *)item)->expires_at <= now && ((struct item *)item)->generation) /* a placeholder stays */
             past[count++] = Py_NewRef(key);
     for (Py_ssize_t i = 0; i < count; i++) {
         if (PyDict_DelItem(self->dict, past[i]) < 0)
@@ -205,6 +218,8 @@ static PyObject *entries_snapshot(PyObject *object, PyObject *Py_UNUSED(ignored)
     copies = PyMem_New(struct copied, PyDict_Size(self->dict) + 1);
     while (copies && PyDict_Next(self->dict, &at, &key, &value)) {
         struct item *item = (struct item *)value;
+        if (!item->generation)
+            continue; /* a placeholder: M4's exception */
         copies[count++] = (struct copied){Py_NewRef(key), Py_NewRef(item->value), item->generation, item->expires_at, item->is_encoded};
     }
     END_SECTION()

@@ -19,6 +19,11 @@
  *       that the garbage collector tracks (3.11 collects on allocation, and runs
  *       finalizers).  So neither another thread, nor a signal handler, nor a
  *       finalizer comes in between; and none finds a lock held, for there is none.
+ *       One exception, without a GIL only: where PyDict_SetItem lets the dict grow,
+ *       CPython may free what others left, and run their finalizers.  So there
+ *       each item is whole before it is put in, and a commit's placeholders, at
+ *       generation 0, read as absent; what comes in between may be seen as if it
+ *       came within, but meets no half-made item.
  *   M5  A value is an exact None, bool, int, float, str or bytes (the last may be
  *       an encoded container), and a key an exact str: to hash, compare or drop
  *       one runs no Python code, and an item can be part of no cycle.  Hence the
@@ -63,9 +68,9 @@ struct memory_state {
 /* One key's entry; Python never sees it. */
 struct item {
     PyObject_HEAD
-    PyObject *value; /* M5; NULL only within a section */
-    uint64_t generation;
-    double expires_at; /* seconds on the boot clock, INFINITY for never */
+    PyObject *value;     /* M5; never NULL */
+    uint64_t generation; /* 0: a commit's placeholder, which is absent */
+    double expires_at;   /* seconds on the boot clock, INFINITY for never */
     int is_encoded;
 };
 
@@ -126,7 +131,7 @@ static inline void fill_locked(struct entries *self, struct item *item, PyObject
     item->is_encoded = is_encoded;
     item->expires_at = expires_at;
     item->generation = ++self->last;
-    Py_XDECREF(dropped); /* runs no Python code: M5 */
+    Py_DECREF(dropped); /* runs no Python code: M5 */
 }
 
 /* Store `value` (borrowed) at the next generation.  `found` is find_locked()'s answer.
@@ -165,7 +170,7 @@ static inline void wake(struct woken woken)
 
 /* ---- what is made and judged outside --------------------------------------------- */
 
-/* Return a new item without a value, or NULL with MemoryError set. */
+/* Return a new item that reads as absent, or NULL with MemoryError set. */
 struct item *new_item(struct memory_state *state);
 
 /* Return whether `key` is an exact str (M5); if not, TypeError is set. */
