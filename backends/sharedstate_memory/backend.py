@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import time
 from _thread import TIMEOUT_MAX, LockType, allocate_lock
+from _weakref import ref
 
 from sharedstate.backend import Backend, Deadline, Lock, Mutex, Presence, check_ttl, new_sharer
 from sharedstate.errors import ClosedError, CorruptError, UnavailableError
@@ -64,29 +65,38 @@ class _Table:
         # Each use of these two is one call of C, and so atomic.
         self.mutexes: dict[str, _Mutex] = {}
         self.sharers: dict[str, Sharer] = {}  # by token
+        _living.add(ref(self, _living.discard))
 
 
 _tables: dict[str, _Table] = {}  # guarded by _tables_lock
 _tables_lock = Mutex()  # a finalizer may open a store
 
+# Every table, removed ones too: handles and locks of them stay.  Not a WeakSet, in whose walk a signal handler may add
+# one; each use of this is one call of C.
+_living: set[ref[_Table]] = set()
+_held: list[list[_Table]] = []  # guarded by _tables_lock; for each fork under way, what its hooks hold
+
 
 def _before_fork() -> None:
     _tables_lock.acquire()
-    for table in _tables.values():
+    # Once for all three hooks: a signal handler of this thread may make tables in between, or fork.
+    tables = [table for each in _living.copy() if (table := each()) is not None]
+    _held.append(tables)
+    for table in tables:
         table.entries.hold()
 
 
 def _after_fork_in_parent() -> None:
-    for table in _tables.values():
+    for table in _held.pop():
         table.entries.let_go()
     _tables_lock.release()
 
 
 def _after_fork_in_child() -> None:
-    for table in _tables.values():
+    for table in _held[-1]:
         table.entries.after_fork_in_child()
         table.sharers.clear()  # they are the parent's
-        for mutex in table.mutexes.values():
+        for mutex in table.mutexes.copy().values():
             mutex.lock = allocate_lock()  # the parent's holders are not here
     _after_fork_in_parent()
 
@@ -225,8 +235,7 @@ class MemoryBackend(Backend):
     def lock(self, name: str, timeout_s: float | None = None) -> Lock:
         """Return the lock of this name."""
         check_key(name)
-        mutex = self._open_table().mutexes.setdefault(name, _Mutex())
-        return MemoryLock(self.url, name, timeout_s, mutex)
+        return MemoryLock(self.url, name, timeout_s, self._open_table())
 
     def locks(self) -> list[LockRecord]:
         """Return what each lock says of itself."""
@@ -306,9 +315,10 @@ class MemoryLock(Lock):
 
     _held: LockType | None = None  # the class's, for __del__: an exception may come as __init__ begins
 
-    def __init__(self, url: str, name: str, timeout_s: float | None, mutex: _Mutex) -> None:
+    def __init__(self, url: str, name: str, timeout_s: float | None, table: _Table) -> None:
         super().__init__(url, name, timeout_s)
-        self._mutex = mutex
+        self._table = table  # while that lives, a fork frees the child's mutex
+        self._mutex = table.mutexes.setdefault(name, _Mutex())
 
     def _seize(self, deadline: Deadline) -> int:
         if self._held is not None and self._holder is None:

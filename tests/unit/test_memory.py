@@ -162,6 +162,70 @@ def test_child_of_a_fork_has_a_copy(url: str) -> None:
         assert store["k"] == [1]
 
 
+def test_child_of_a_fork_may_take_the_locks_of_a_removed_store() -> None:
+    """Who held them is not in the child, also where neither the store nor a handle is left in the parent."""
+    name = f"memory:removed-{uuid4()}"
+    backend = registry.connect(name)
+    with ThreadPoolExecutor(1) as other:
+        holder, lock = backend.lock("l"), backend.lock("l")
+        other.submit(holder.acquire).result(timeout=10)
+        assert not lock.try_acquire()
+        sharedstate.remove(name)
+        del backend
+
+        assert fork_and_run(lock.try_acquire)()
+        assert not lock.try_acquire()
+
+
+def test_fork_holds_removed_stores_too(implementation: Any) -> None:
+    """No thread is inside of one as its handles are copied: the child would wait for it for ever."""
+    if implementation is not in_python:
+        pytest.skip("the entries in C have no lock")
+    name = f"memory:removed-{uuid4()}"
+    backend: Any = registry.connect(name)
+    sharedstate.remove(name)
+    lock = backend._table.entries._lock
+
+    with ThreadPoolExecutor(1) as other:
+        plugin._before_fork()
+        is_free_within = other.submit(lock.acquire, False).result(timeout=10)
+        plugin._after_fork_in_parent()
+        is_free_after = other.submit(lock.acquire, False).result(timeout=10)
+
+    assert (is_free_within, is_free_after) == (False, True)
+
+
+def test_signal_handler_may_open_a_store_amid_a_forks_hooks(backend: MemoryBackend) -> None:
+    """Nor may what it forks itself hold anything for ever: afterwards every thread opens and writes."""
+    opened: list[str] = []
+
+    class Interrupted(in_python.Entries):
+        def hold(self) -> None:
+            opened.append(plugin.temporary_url(""))
+            registry.connect(opened[-1]).set("k", 1)
+            if len(opened) == 1:
+                plugin._before_fork()
+                plugin._after_fork_in_parent()
+            super().hold()
+
+        def let_go(self) -> None:
+            opened.append(plugin.temporary_url(""))
+            registry.connect(opened[-1]).set("k", 1)
+            super().let_go()
+
+    entries = backend._entries()
+    backend._table.entries = Interrupted()  # type: ignore[union-attr]  white box
+    plugin._before_fork()
+    plugin._after_fork_in_parent()
+    backend._table.entries = entries  # type: ignore[union-attr]
+
+    with ThreadPoolExecutor(1) as other:
+        for url in opened:
+            other.submit(lambda url=url: registry.connect(url).set("k", 2)).result(timeout=10)
+            sharedstate.remove(url)
+    assert len(opened) == 4
+
+
 # --- Signal handlers and finalizers (M4) ----------------------------------------------
 
 
