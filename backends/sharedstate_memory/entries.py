@@ -16,7 +16,7 @@ Invariants, with `_lock` held:
         write while its own thread is inside: the lock is re-entrant, and each
         write looks whether `last` has moved since it began, and then begins
         anew.  From that look to the last change no Python code is called, so
-        no such code can come in between
+        no such code can come in between (`_change_locked`)
     M5  a value is an exact None, bool, int, float, str or bytes, and a key an
         exact str: to hash, compare or drop one runs no Python code
     M6  whoever is enlisted is woken by the first change, removal or close after
@@ -29,6 +29,7 @@ Fork: `hold` keeps the lock across it, so the child's copy is whole.
 from __future__ import annotations
 
 import time
+from _operator import call
 
 from sharedstate.backend import Mutex, add_numbers, check_ttl
 from sharedstate.errors import ConflictError
@@ -58,7 +59,10 @@ class Entries:
         self.last = ABSENT  # guarded by _lock; the newest generation, also of deletes
         self.is_removed = False  # guarded by _lock
         self._expiring = 0  # guarded by _lock; entries with a deadline written since the last purge
-        self._waiters: list[Callable[[], object]] = []  # guarded by _lock
+        self._waiters: list[Callable[[], object]] = []  # guarded by _lock; the same list always
+        # Guarded by _lock.  To list this calls and forgets all waiters, and then raises IndexError: all in one call of
+        # C, which no signal handler's exception can cut short (M6).
+        self._wakes = map(call, iter(self._waiters.pop, None))
 
     # --- Reading ------------------------------------------------------------
 
@@ -77,7 +81,7 @@ class Entries:
         """Return all entries as they are at one instant, expired ones too."""
         with self._lock:
             entries = self.table.copy()
-        return [(key, *stored) for key, stored in entries.items()]
+        return [(key, *stored) for key, stored in entries.items() if stored is not _GONE]
 
     # --- Writing ------------------------------------------------------------
 
@@ -97,44 +101,26 @@ class Entries:
                 for generation, (key, change) in enumerate(changes.items(), before + 1):
                     # A delete is a write of what has expired: so all appears at once (M3).
                     written[key] = _GONE if change is None else (*change[:2], generation, change[2])
-                after = before + len(changes)
-                if before == self.last and not self.is_removed:  # M4, M7
-                    break
-            self.last = after
-            self.table.update(written)
-            for key, stored in written.items():
-                if stored is _GONE:
-                    self._drop(key, stored)
-                else:
-                    self._expiring += stored[3] is not None
-            self._purge()
-            self.wake()
-            return before + 1
+                expiring = sum(stored[3] is not None for stored in written.values() if stored is not _GONE)
+                if self._change_locked(before, before + len(changes), written, expiring):
+                    return before + 1
 
     def put(self, key: str, value: Any, is_encoded: bool, expires_at: float | None) -> bool:
         """Store, whatever was there; return False if the store was removed.  For `Handle`."""
         with self._lock:
             while True:
-                generation = self.last + 1
-                stored = (value, is_encoded, generation, expires_at)
+                before = self.last
+                stored = (value, is_encoded, before + 1, expires_at)
                 if self.is_removed:
                     return False
-                if generation > self.last and not self.is_removed:  # M4, M7
-                    break
-            self.last = generation
-            self.table[key] = stored
-            if expires_at is not None:
-                self._expiring += 1
-                self._purge()
-            if self._waiters:
-                self.wake()
-            return True
+                if self._change_locked(before, before + 1, {key: stored}, expires_at is not None):
+                    return True
 
     def add(self, key: str, by: int | float, initial: int | float, created_until: float | None) -> int | float | None:
         """Add to the number at `key` and return the sum, None if the store was removed.  For `Handle`."""
         with self._lock:
             while True:
-                generation = self.last + 1
+                before = self.last
                 if self.is_removed:
                     return None
                 stored = self.look(key)
@@ -143,56 +129,71 @@ class Entries:
                 else:
                     number = decode(stored[0]) if stored[1] else stored[0]
                     total, expires_at = add_numbers(key, number, by), stored[3]
-                counted = (total, False, generation, expires_at)
-                if generation > self.last and not self.is_removed:  # M4, M7
-                    break
-            self.last = generation
-            self.table[key] = counted
-            if stored is None and expires_at is not None:
-                self._expiring += 1
-                self._purge()
-            self.wake()
-            return total
+                counted = (total, False, before + 1, expires_at)
+                expiring = stored is None and expires_at is not None
+                if self._change_locked(before, before + 1, {key: counted}, expiring):
+                    return total
 
     def take(self, key: str, /) -> Stored | None:
         """Remove `key` and return what it was."""
         with self._lock:
             while True:
-                generation = self.last + 1
+                before = self.last
                 stored = self.look(key)
                 if stored is None:
                     return None
-                if generation > self.last and not self.is_removed:  # M4, M7
-                    break
-            self.last = generation
-            del self.table[key]
-            self.wake()
-            return stored
+                if self._change_locked(before, before + 1, {key: _GONE}):
+                    return stored
 
     def touch(self, key: str, expires_at: float | None, /) -> bool:
         """Let `key` expire at another time."""
         with self._lock:
             while True:
-                moved = self.last + 1  # who waits for its expiry must look again
+                before = self.last
                 stored = self.look(key)
                 if stored is None:
                     return False
                 touched = (*stored[:3], expires_at)
-                if moved > self.last and not self.is_removed:  # M4, M7
-                    break
-            self.last = moved
-            self.table[key] = touched
-            self._expiring += expires_at is not None
+                # A change too: who waits for its expiry must look again.
+                if self._change_locked(before, before + 1, {key: touched}, expires_at is not None):
+                    return True
+
+    def _change_locked(self, before: int, after: int, written: dict[str, Stored], expiring: int = 0) -> bool:
+        """Move `last` from `before` to `after`, store `written` and wake who waits; or return False (M4, M7).
+
+        From the look to the last waiter there is no place where a signal handler
+        may run, but for after the change, where what it raises waits for them.
+        """
+        if self.last != before or self.is_removed:
+            return False
+        try:
+            self.last = after
+            self.table.update(written)
+        finally:
+            if self._waiters:
+                try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import
+                    list(self._wakes)
+                except IndexError:
+                    pass
+        for key, stored in written.items():
+            if stored is _GONE:
+                self._drop(key, stored)
+        if expiring:
+            self._expiring += expiring
             self._purge()
-            self.wake()
-            return True
+        return True
 
     def remove(self) -> None:
         """Drop everything, for good."""
         with self._lock:
-            self.is_removed = True
-            self.table.clear()
-            self.wake()
+            try:
+                self.is_removed = True
+                self.table.clear()
+            finally:
+                try:  # noqa: SIM105
+                    list(self._wakes)
+                except IndexError:
+                    pass
 
     def _purge(self) -> None:
         """Drop expired entries, once enough were written to pay for the walk."""
@@ -233,8 +234,10 @@ class Entries:
     def wake(self) -> None:
         """Call, and forget, whoever is enlisted."""
         with self._lock:
-            while self._waiters:
-                self._waiters.pop()()
+            try:  # noqa: SIM105
+                list(self._wakes)
+            except IndexError:
+                pass
 
     # --- Fork ---------------------------------------------------------------
 

@@ -346,6 +346,7 @@ def test_verb_that_is_interrupted_at_any_call_leaves_nothing_held(backend: Memor
 
             if not interrupt_at(point, body):
                 break
+            backend.check()
             other.submit(backend.set, "k", point).result(timeout=10)
             other.submit(registry.connect, backend.url).result(timeout=10)
     assert point > 1

@@ -15,6 +15,7 @@ import sys
 import textwrap
 import threading
 from datetime import datetime, timedelta, tzinfo
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,7 @@ import pytest
 from sharedstate import ABSENT, ClosedError, ConflictError, UnavailableError, ValueTypeError, registry
 from sharedstate.backend import parse_url
 from sharedstate.model import Put
-from sharedstate.testing.conformance.support import PATIENCE_S, run_together
+from sharedstate.testing.conformance.support import PATIENCE_S, interrupt_at, run_together
 from sharedstate_memory import _entries
 from sharedstate_memory import backend as plugin
 from sharedstate_memory import entries as in_python
@@ -449,6 +450,28 @@ def test_every_change_wakes_all_who_wait(entries: Any, handle: Any, change: Call
     assert not entries.enlist(1, wakes[3])
     assert not entries.enlist(2**64, wakes[3])
     assert not entries.enlist(-1, wakes[3])
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_change_that_is_interrupted_wakes_all_or_is_none(
+    implementation: Any, change: Callable[[Any, Any], object]
+) -> None:
+    """Whichever call of it an exception of a signal handler hits, no waiter is forgotten, and none left asleep."""
+    for point in count(1):
+        entries = implementation.Entries()
+        handle = implementation.Handle(entries, "memory:unit", plugin._refuse)
+        handle.set("n", 1)
+        waiters = [threading.Lock() for _ in range(3)]
+        for waiter in waiters:
+            waiter.acquire()
+            assert entries.enlist(1, waiter.release)
+
+        if not interrupt_at(point, lambda: change(entries, handle)):  # noqa: B023  called at once
+            break
+        is_unchanged = entries.last == 1 and not entries.is_removed
+        assert is_unchanged or not any(waiter.locked() for waiter in waiters)
+        entries.wake()
+        assert not any(waiter.locked() for waiter in waiters)
 
 
 def test_reading_and_refused_writes_wake_nobody(entries: Any, handle: Any) -> None:
