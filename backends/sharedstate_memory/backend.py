@@ -224,10 +224,11 @@ class MemoryBackend(Backend):
         entries, deadline, waiter = self._open_table().entries, Deadline(timeout_s), allocate_lock()
         waiter.acquire()
         wake = waiter.release
-        if entries.enlist(token, wake):
+        is_over = False
+        while not is_over and entries.enlist(token, wake):  # again if it was another handle's close that woke it
             try:
                 self._open_table()  # who closes it, or removes the store, wakes those who are enlisted by then
-                waiter.acquire(timeout=deadline.remaining_s(TIMEOUT_MAX))
+                is_over = not waiter.acquire(timeout=deadline.remaining_s(TIMEOUT_MAX))
             finally:
                 entries.leave(wake)
         return entries.last != token

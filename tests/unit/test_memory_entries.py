@@ -508,6 +508,42 @@ def test_no_wake_up_is_lost(backend: MemoryBackend) -> None:
     run_together(lambda: play(0), lambda: play(1), look_on)
 
 
+def test_the_close_of_another_handle_ends_no_wait(backend: MemoryBackend) -> None:
+    """Who is woken by it goes on waiting, until the write or the end of its own time."""
+    token = backend.change_token()
+    steps = []
+
+    class Waking(plugin.Deadline):
+        def remaining_s(self, at_most: float) -> float:
+            steps.append(len(steps))
+            if len(steps) == 1:
+                registry.connect(backend.url).close()
+            else:
+                backend.set("k", 1)
+            return super().remaining_s(at_most)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(plugin, "Deadline", Waking)
+        assert backend.wait(token, PATIENCE_S)
+
+    assert steps == [0, 1]
+    assert not backend.wait(backend.change_token(), 0)
+
+
+def test_the_close_of_its_own_handle_ends_a_wait(backend: MemoryBackend) -> None:
+    """With ClosedError, as of every verb of a closed handle."""
+
+    class Closing(plugin.Deadline):
+        def remaining_s(self, at_most: float) -> float:
+            backend.close()
+            return super().remaining_s(at_most)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(plugin, "Deadline", Closing)
+        with pytest.raises(ClosedError):
+            backend.wait(backend.change_token(), PATIENCE_S)
+
+
 @pytest.mark.parametrize("end", ["close", "remove"])
 def test_the_end_wakes_whoever_waits(backend: MemoryBackend, end: str) -> None:
     """As the handle is closed, or the store removed, 50 times over at the moment that the wait begins."""
