@@ -9,6 +9,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 import pytest
+
 from campaign import SEED
 
 if TYPE_CHECKING:
