@@ -23,7 +23,7 @@ T = TypeVar("T")
 IS_FULL: Final = os.environ.get("SHAREDSTATE_TORTURE", "short") == "full"
 HOURS: Final = float(os.environ.get("SHAREDSTATE_TORTURE_HOURS", "1"))
 SEED: Final = int(os.environ.get("SHAREDSTATE_TORTURE_SEED") or (time.time_ns() & 0xFFFF_FFFF if IS_FULL else 0))
-"""The same on every short run: a failure that a change did not cause helps nobody.  The full campaign looks for new ones."""
+"""The same on every short run, since a failure that no change caused helps nobody; full ones look for new ones."""
 FIGURES: Final = os.environ.get("SHAREDSTATE_TORTURE_FIGURES")
 
 
