@@ -425,7 +425,7 @@ static void a_region_begins_small_with_as_many_stripes_as_befit_its_size(void)
 {
     /* Two per MiB, four from 64 MiB on, one if it evicts; a new region takes 128 KiB and 12 KiB per MiB at the most. */
     const struct { uint64_t mib; uint32_t flags, nstripes; } cases[] = {
-        {1, 0, 4}, {4, 0, 8}, {8, 0, 16}, {63, 0, 64}, {64, 0, 256}, {128, 0, 512}, {1024, 0, 512},
+        {1, 0, 4}, {4, 0, 8}, {8, 0, 16}, {63, 0, 64}, {64, 0, 256}, {128, 0, 512}, {256, 0, 1024}, {1024, 0, 1024},
         {1, SS_EVICT, 4}, {8, SS_EVICT, 8}, {64, SS_EVICT, 64}, {1024, SS_EVICT, 64},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

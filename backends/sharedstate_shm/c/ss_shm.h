@@ -29,10 +29,10 @@
 #include <stdint.h>
 
 enum {
-    SS_FORMAT = 2,             /* version of the region format */
+    SS_FORMAT = 3,             /* version of the region format */
     SS_KEY_MAX = 512,          /* bytes of a key, at least 1 */
     SS_TXN_MAX = 4096,         /* operations in one ss_commit() */
-    SS_STRIPES_MAX = 512,
+    SS_STRIPES_MAX = 1024,
     SS_SIZE_MIN = 1024 * 1024, /* smallest `size` of a region */
 };
 
