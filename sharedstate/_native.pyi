@@ -77,6 +77,29 @@ def has_name(fd: int, /) -> bool:
         ValueError: `fd` is negative or no C int.
     """
 
+def bell_announce(bell: memoryview, /) -> int:
+    """Say that somebody waits on `bell`, eight aligned bytes of a shared mapping; return how often it was rung.
+
+    Look after that whether there is still something to wait for.
+
+    Raises:
+        ValueError: it is shorter, or not aligned.
+        BufferError: it cannot be written.
+    """
+
+def bell_sleep(bell: memoryview, rung: int, timeout_s: float, /) -> None:
+    """Sleep in the kernel until `bell` has been rung other than `rung` times, or `timeout_s` have passed.
+
+    May return early, a signal handler having run.  The GIL is free meanwhile.
+
+    Raises:
+        OSError: the memory is of a kind that the kernel cannot wait on.
+        BaseException: what a signal handler raised.
+    """
+
+def bell_ring(bell: memoryview, /) -> None:
+    """Wake all who sleep on `bell`, in whatever process; call it after what they wait for has come to be."""
+
 def boot_ns() -> int:
     """Return nanoseconds since the host booted, time asleep included (CLOCK_BOOTTIME).
 

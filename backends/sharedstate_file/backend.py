@@ -15,7 +15,16 @@ import stat
 import time
 from time import time as _now
 
-from sharedstate.backend import Backend, Presence, PresenceFiles, StoreUrl, add_numbers, check_ttl, translate_os_error
+from sharedstate.backend import (
+    Backend,
+    Deadline,
+    Presence,
+    PresenceFiles,
+    StoreUrl,
+    add_numbers,
+    check_ttl,
+    translate_os_error,
+)
 from sharedstate.errors import (
     CapacityError,
     ConflictError,
@@ -352,6 +361,9 @@ class FileBackend(Handle, Backend):
         """Return the head's word."""
         token: int = self._words[0]
         return token
+
+    def wait(self, token: int, timeout_s: float | None = None) -> bool:
+        return self._head.changed.wait_until(lambda: self._words[0] != token, Deadline(timeout_s))
 
     def count(self, prefix: str = "") -> int:
         """Return how many entries start with `prefix`."""

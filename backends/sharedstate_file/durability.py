@@ -37,7 +37,7 @@ import os
 from _thread import get_ident
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
-from sharedstate.backend import Backoff, Deadline, Mutex, fork_epoch, keep_on_fork, open_private, open_unshared
+from sharedstate.backend import Deadline, Mutex, fork_epoch, keep_on_fork, open_private, open_unshared
 from sharedstate.errors import OutcomeUnknownError, StateError
 from sharedstate_file.head import number_of
 
@@ -86,10 +86,11 @@ class SharedSync:
             OutcomeUnknownError: the kernel could not write it, and does not say
                 how much of it; the write may be read, and may not last.
         """
-        patience, backoff = Deadline(_PATIENCE_S), Backoff(longest_s=5e-4)
-        while not self._is_done(log, word):
-            if not self._try_sync(log, patience):
-                backoff.sleep(Deadline(None))
+        patience = Deadline(_PATIENCE_S)
+        self._head.sync_ended.wait_until(
+            lambda: self._is_done(log, word) or (self._try_sync(log, patience) and self._is_done(log, word)),
+            Deadline(None),
+        )
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -112,6 +113,7 @@ class SharedSync:
         if turn.owner == get_ident():
             self._sync(log, log.fd)  # a signal handler, amid a sync of its own thread
             return True
+        is_tried = False
         try:  # as in WriterLock.run: whatever a signal handler raises, nothing stays held
             if not turn.lock.acquire(blocking=False):
                 return False  # a thread of this process, which is not stopped unless we are
@@ -122,6 +124,7 @@ class SharedSync:
             except BlockingIOError:
                 if not patience.has_passed():
                     return False
+            is_tried = True
             try:
                 self._sync(log, fd)
             finally:
@@ -135,6 +138,8 @@ class SharedSync:
                 turn.lock.release()
             except RuntimeError:
                 pass  # it was never ours
+            if is_tried:
+                self._head.sync_ended.ring()  # when all is free: who wakes up may want it
         return True
 
     def _sync(self, log: Log, fd: int) -> None:

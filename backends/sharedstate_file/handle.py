@@ -264,6 +264,7 @@ class Handle:
         words = self._head.words
         words[0] = word
         words[1] = word ^ ALL_ONES
+        self._head.changed.ring()
         if replay(self._entries, payload, generation) < 0:
             apply(self._entries, operations, generation, log, stop)
         self._mark = (word, generation + len(operations))

@@ -25,7 +25,7 @@ import os
 from struct import Struct
 from zlib import crc32
 
-from sharedstate.backend import open_private
+from sharedstate.backend import BELL_BYTES, Bell, open_private
 from sharedstate.errors import UnavailableError
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -63,6 +63,8 @@ _CRC: Final = Struct("<I")
 _WORDS: Final = slice(64, 80)  # a cache line of its own
 _SYNCED: Final = slice(128, 144)  # likewise
 _DOUBTFUL: Final = slice(192, 208)
+_CHANGED_AT: Final = 256
+_SYNC_ENDED_AT: Final = 320
 ALL_ONES: Final = 2**64 - 1
 
 
@@ -96,15 +98,19 @@ class Head:
 
     Attributes:
         words: the word and its seal.
+        changed: rung after each change of the word.
+        sync_ended: rung when somebody has tried to sync.
     """
 
-    __slots__ = ("_doubtful", "_map", "_synced", "words")
+    __slots__ = ("_doubtful", "_map", "_synced", "changed", "sync_ended", "words")
 
     def __init__(self, mapped: mmap.mmap) -> None:
         self._map = mapped
         self.words = memoryview(mapped)[_WORDS].cast("Q")
         self._synced = memoryview(mapped)[_SYNCED].cast("Q")
         self._doubtful = memoryview(mapped)[_DOUBTFUL].cast("Q")
+        self.changed = Bell(memoryview(mapped)[_CHANGED_AT : _CHANGED_AT + BELL_BYTES])
+        self.sync_ended = Bell(memoryview(mapped)[_SYNC_ENDED_AT : _SYNC_ENDED_AT + BELL_BYTES])
 
     @classmethod
     def open(cls, url: str, path: str) -> Head | None:
@@ -166,6 +172,7 @@ class Head:
         words = self.words
         words[0] = word
         words[1] = word ^ ALL_ONES
+        self.changed.ring()
 
     def synced(self) -> int:
         """Return the word up to which the log is known to be on disk; 0 if it is not known."""

@@ -1,5 +1,6 @@
 """What a plug-in author needs: the contract, and the parts that plug-ins share."""
 
+from sharedstate.backend.bells import BELL_BYTES, Bell
 from sharedstate.backend.contract import Backend, add_numbers
 from sharedstate.backend.files import advise_on_denial, has_name, make_directory, open_private, translate_os_error
 from sharedstate.backend.forks import close_on_fork, fork_epoch, keep_on_fork, open_unshared
@@ -11,9 +12,11 @@ from sharedstate.backend.urls import StoreUrl, format_size, parse_url
 from sharedstate.backend.waiting import MAX_TTL_S, Backoff, Deadline, check_ttl, clock_s
 
 __all__ = [
+    "BELL_BYTES",
     "MAX_TTL_S",
     "Backend",
     "Backoff",
+    "Bell",
     "Deadline",
     "FileLock",
     "Lock",

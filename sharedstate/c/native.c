@@ -41,6 +41,7 @@
  *       and its handler needs no allocation, no wait and no atomics.
  *   F3  Nobody waits for a GIL, or runs Python, while holding the mutex.
  */
+#include "bell.h"
 #include "codec.h"
 
 #include <errno.h>
@@ -236,6 +237,9 @@ PyDoc_STRVAR(forks_made_doc, "forks_made($module, /)\n--\n\nReturn a number that
 PyDoc_STRVAR(close_on_fork_doc, "close_on_fork($module, fd, /)\n--\n\nHave every child of a fork close `fd` before it runs.");
 PyDoc_STRVAR(keep_on_fork_doc, "keep_on_fork($module, fd, /)\n--\n\nUndo close_on_fork(fd); call it just before closing `fd`.");
 PyDoc_STRVAR(has_name_doc, "has_name($module, fd, /)\n--\n\nReturn whether the file that `fd` is open on still has a name.");
+PyDoc_STRVAR(bell_announce_doc, "bell_announce($module, bell, /)\n--\n\nSay that somebody waits; return how often it was rung.");
+PyDoc_STRVAR(bell_sleep_doc, "bell_sleep($module, bell, rung, timeout_s, /)\n--\n\nSleep until it is rung once more than `rung`.");
+PyDoc_STRVAR(bell_ring_doc, "bell_ring($module, bell, /)\n--\n\nWake all who sleep on it.");
 PyDoc_STRVAR(boot_ns_doc, "boot_ns($module, /)\n--\n\nReturn nanoseconds since the host booted, suspension included.");
 
 PyDoc_STRVAR(check_key_doc, "check_key(key, /)\n--\n\nReturn if `key` can name an entry: a str of 1 to 512 bytes of UTF-8.");
@@ -267,6 +271,9 @@ static PyMethodDef methods[] = {
     {"close_on_fork", native_close_on_fork, METH_O, close_on_fork_doc},
     {"keep_on_fork", native_keep_on_fork, METH_O, keep_on_fork_doc},
     {"has_name", native_has_name, METH_O, has_name_doc},
+    {"bell_announce", native_bell_announce, METH_O, bell_announce_doc},
+    {"bell_sleep", (PyCFunction)(void (*)(void))native_bell_sleep, METH_FASTCALL, bell_sleep_doc},
+    {"bell_ring", native_bell_ring, METH_O, bell_ring_doc},
     {"boot_ns", native_boot_ns, METH_NOARGS, boot_ns_doc},
     {NULL, NULL, 0, NULL},
 };
