@@ -9,7 +9,7 @@ RUN = set -eu; venv=$$(scripts/venv.sh
 REPORT ?= build/benchmarks
 BENCH_FILES = --json "$(REPORT)/results.json" --html "$(REPORT)/page.html"
 
-.PHONY: help probe test test-python test-native test-servers test-modern test-fresh founding-run stress lint bench bench-full bench-smoke bench-report bench-compare wheel clean system system-servers system-bench
+.PHONY: help probe test test-python test-native test-servers test-modern test-fresh founding-run stress torture lint bench bench-full bench-smoke bench-report bench-compare wheel clean system system-servers system-torture system-bench
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,8 +49,14 @@ founding-run: system-servers  ## disturb many servers at their tasks, three time
 stress: system  ## kill one of four writing processes every 50 ms, for 30 s on each backend (PYTHON=python3.13)
 	@$(RUN) "$(PYTHON)" test); SHAREDSTATE_STRESS_S=30 "$$venv/bin/pytest" -s tests/stress
 
+torture: system-torture  ## try for hours to break every promise; figures into docs/guarantees.md (HOURS=1)
+	@$(RUN) "$(NEWEST)" test); scripts/torture.sh "$$venv" "$(or $(HOURS),1)"
+
 lint: system  ## check style, types and layers
 	@$(RUN) "$(NEWEST)" dev); scripts/lint.sh "$$venv"
+
+system-torture:
+	@scripts/system-packages.sh torture
 
 system-bench:
 	@scripts/system-packages.sh bench

@@ -19,6 +19,7 @@ echo "Testing on:" $pythons
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 : >"$work/failed"
+export SHAREDSTATE_PASSED="$work/passed"
 
 # run NAME COMMAND...: print what the command said, in one piece, and remember a failure.
 run() {
@@ -65,6 +66,7 @@ set -- $venvs
 } &
 wait
 run_pytest "$venv" -n 2 tests/servers # in the newest
+run "the promises and their tests" "$venv/bin/python" scripts/guarantees.py "$work/passed"
 
 echo
 if [ -s "$work/failed" ]; then

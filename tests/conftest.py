@@ -1,10 +1,18 @@
-"""What every kind of evidence shares: nothing yet but the settings of Hypothesis."""
+"""What every kind of evidence shares: the settings of Hypothesis, and a list of what passed.
+
+SHAREDSTATE_PASSED names a file that gets the id of each test that passed, a line
+each; `scripts/guarantees.py` holds the promises in docs/guarantees.md to it.
+"""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    import pytest
 
 # The same examples on every run: a failure that a change did not cause helps
 # nobody.  HYPOTHESIS_PROFILE=explore looks for new ones.
@@ -13,3 +21,11 @@ settings.register_profile(
 )
 settings.register_profile("explore", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+_PASSED = os.environ.get("SHAREDSTATE_PASSED")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if _PASSED and report.when == "call" and report.passed:
+        with open(_PASSED, "a", encoding="utf-8") as file:
+            file.write(f"{report.nodeid}\n")
