@@ -1,66 +1,45 @@
-"""Servers that contestants need: started on a socket in the run's directory, ended by pid."""
+"""Servers that contestants of the parts need, each with its socket in a directory of its own."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
 import sys
-import time
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from benchmarks.parts.room import ROOT
+from benchmarks.peers.process import find_program, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Iterator
 
 __all__ = ["running_manager", "running_redis"]
 
-_PATIENCE_S: Final = 10.0
 
-
-def running_manager(directory: str) -> Any:
+@contextmanager
+def running_manager(directory: str) -> Iterator[str]:
     """Run a manager; yields its socket."""
-    path = os.path.join(directory, "manager")
-    return _running([sys.executable, "-m", "benchmarks.parts.manager", path], path)
+    own, path = _make_place(directory, "manager")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((ROOT, os.path.join(ROOT, "backends")))}
+    with serving([sys.executable, "-m", "benchmarks.parts.manager", path], own, path, environment):
+        yield path
 
 
-def running_redis(directory: str) -> Any:
+@contextmanager
+def running_redis(directory: str) -> Iterator[str]:
     """Run a Redis that keeps nothing; yields its socket.
 
     Raises:
         FileNotFoundError: it is not installed.
     """
-    program = shutil.which("redis-server")
-    if program is None:
-        raise FileNotFoundError("not installed: redis-server")
-    path = os.path.join(directory, "redis")
-    options = {"port": "0", "unixsocket": path, "save": "", "appendonly": "no", "dir": directory}
-    return _running([program, *(word for name, value in options.items() for word in (f"--{name}", value))], path)
-
-
-@contextmanager
-def _running(command: list[str], path: str) -> Generator[str, None, None]:
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(path, server)
+    program = find_program("redis-server")
+    own, path = _make_place(directory, "redis")
+    options = {"port": "0", "unixsocket": path, "save": "", "appendonly": "no", "dir": own}
+    with serving([program, *(word for name, value in options.items() for word in (f"--{name}", value))], own, path):
         yield path
-    finally:
-        server.terminate()
-        try:
-            server.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
 
 
-def _wait_for(path: str, server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + _PATIENCE_S
-    while server.poll() is None and time.monotonic() < until:
-        with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
-            client.connect(path)
-            return
-        time.sleep(0.005)
-    raise RuntimeError(f"{server.args!r:.60} did not answer within {_PATIENCE_S:g} s")
+def _make_place(directory: str, name: str) -> tuple[str, str]:
+    own = os.path.join(directory, name)
+    os.makedirs(own, exist_ok=True)
+    return own, os.path.join(own, "socket")
