@@ -53,7 +53,9 @@ def reached(point: str) -> None:
     """Do nothing; a test replaces it, to end the process at a named point."""
 
 
-def compact(place: Place, head: Head, log: Log, *, word: int, generation: int, entries: Entries, now: float) -> None:
+def compact(
+    place: Place, head: Head, log: Log, *, word: int, generation: int, entries: Entries, now: float
+) -> tuple[Log, int]:
     """Go on with a new log; needs the writers' lock, and everything applied.
 
     Args:
@@ -64,6 +66,10 @@ def compact(place: Place, head: Head, log: Log, *, word: int, generation: int, e
         generation: the store's.
         entries: of the store.
         now: what expired by then stays behind.
+
+    Returns:
+        The new log, and the word that stands in the head: up to there it says
+        what `entries` do, but for what had expired.
 
     Raises:
         OSError: nothing has changed; half-made files are gone.
@@ -78,6 +84,7 @@ def compact(place: Place, head: Head, log: Log, *, word: int, generation: int, e
         os.fsync(heir.fd)
         reached("draft written")
         os.rename(place.draft, place.log(number))
+        heir.path, heir.number = place.log(number), number
         place.sync_directory()
         reached("draft renamed")
     except BaseException:
@@ -93,11 +100,13 @@ def compact(place: Place, head: Head, log: Log, *, word: int, generation: int, e
         log.cut(end)
         place.drop_logs(keep=log.number)
         raise
-    head.store(word_of(number, length))
-    head.note_synced(word_of(number, length))
+    heirs_word = word_of(number, length)
+    head.store(heirs_word)
+    head.note_synced(heirs_word)
     reached("head flipped")
     os.unlink(log.path)
     reached("old log removed")
+    return heir, heirs_word
 
 
 def _write_checkpoint(heir: Log, entries: Entries, generation: int, now: float) -> int:

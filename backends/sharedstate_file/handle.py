@@ -42,7 +42,7 @@ from sharedstate.values import encode
 from sharedstate_file.compaction import FLOOR_BYTES, compact, due_at
 from sharedstate_file.durability import SharedSync
 from sharedstate_file.head import ALL_ONES, LENGTH_MASK, REMOVED, Head, length_of, number_of, word_of
-from sharedstate_file.index import apply, follow, live_bytes, load, replay
+from sharedstate_file.index import LOCATED, apply, follow, live_bytes, load, replay
 from sharedstate_file.log import FRAME_BYTES, MAX_PAYLOAD_BYTES, Log
 from sharedstate_file.recovery import mend
 
@@ -182,13 +182,17 @@ class Handle:
                 raise CorruptError(url=self.url, reason=f"{path}, which the head names, is missing") from None
             entries, generation = load(log, length_of(word))
             self._entries = entries
-            self._log = log
-            self._is_tidy = False
-            self._due_at = 0  # looked at by the first write; a reader need not know
-            self._mark = (word, generation)
-            self._seen = word
+            self._enter_log(log, word, generation)
             return
         raise UnavailableError(url=self.url, reason="it is compacted all the time", advice="Try again.")
+
+    def _enter_log(self, log: Log, word: int, generation: int) -> None:
+        """Go on behind `word` in another log, which the entries were brought up to."""
+        self._log = log
+        self._is_tidy = False
+        self._due_at = 0  # looked at by the first write; a reader need not know
+        self._mark = (word, generation)
+        self._seen = word
 
     # --- Writing ------------------------------------------------------------
 
@@ -288,5 +292,16 @@ class Handle:
 
     def _compact(self, now: float) -> None:
         word, generation = self._mark
-        compact(self._place, self._head, self._log, word=word, generation=generation, entries=self._entries, now=now)
-        self._catch_up()
+        entries = self._entries
+        heir, heirs_word = compact(
+            self._place, self._head, self._log, word=word, generation=generation, entries=entries, now=now
+        )
+        if any(stored[1] == LOCATED for stored in entries.values()):
+            self._catch_up()  # for their new places: those in the old log would keep all of it on the disk
+            return
+        # What is known is what was written, so this writer, for whom all others
+        # wait, need not read it.  A new dict, since somebody may be walking the old one.
+        self._entries = {
+            key: stored for key, stored in entries.items() if (expires_at := stored[3]) is None or expires_at > now
+        }
+        self._enter_log(heir, heirs_word, generation + 1)

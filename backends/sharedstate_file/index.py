@@ -31,7 +31,19 @@ if TYPE_CHECKING:
 
     from sharedstate_file.log import Log
 
-__all__ = ["apply", "encoding_of", "entry_of", "follow", "is_same", "live_bytes", "load", "parse", "replay", "value_of"]
+__all__ = [
+    "LOCATED",
+    "apply",
+    "encoding_of",
+    "entry_of",
+    "follow",
+    "is_same",
+    "live_bytes",
+    "load",
+    "parse",
+    "replay",
+    "value_of",
+]
 
 try:
     from sharedstate_file._replay import replay

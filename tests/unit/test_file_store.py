@@ -614,6 +614,37 @@ def test_value_beyond_the_limit_is_a_capacity_error(url: str, monkeypatch: pytes
     assert "k" not in store
 
 
+@pytest.mark.parametrize("has_large", [False, True])
+def test_who_compacted_knows_what_an_opener_reads(url: str, monkeypatch: pytest.MonkeyPatch, has_large: bool) -> None:
+    """Its entries, generations and place in the log are those of a fresh handle, and no old log stays open."""
+    monkeypatch.setattr(compaction, "FLOOR_BYTES", 50_000)
+    clock = [1e9]
+    monkeypatch.setattr("sharedstate_file.backend._now", lambda: clock[0])
+    monkeypatch.setattr("sharedstate_file.handle._now", lambda: clock[0])
+    store, other = sharedstate.open(url), sharedstate.open(url)
+    store.update({"int": 1, "text": "x", "list": [1, (2.5, None)]})
+    store.set("short", 1, ttl_s=5)
+    store.set("long", 1, ttl_s=5000)
+    if has_large:
+        store["large"] = b"l" * 20_000
+    clock[0] += 10
+
+    while not store.stats()["compactions"]:
+        store["filler"] = "f" * 1000
+    store["after"] = [store.increment("int")]
+
+    known, read = store._backend, sharedstate.open(url)._backend
+    entries = {key: stored for key, stored in known._entries.items() if key != "large"}
+    assert entries == {key: stored for key, stored in read._entries.items() if key != "large"}
+    assert "short" not in entries
+    assert (known._mark, known._seen) == (read._mark, read._seen)
+    other["theirs"] = 1
+    assert dict(store.items()) == dict(other.items()) == dict(sharedstate.open(url).items())
+    store.check()
+    opened = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.lexists(entry.path)]
+    assert [path for path in opened if path.startswith(url[5:]) and path.endswith("(deleted)")] == []
+
+
 # --- Large values -----------------------------------------------------------------
 
 
