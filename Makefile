@@ -25,7 +25,7 @@ probe: system  ## show which backend really shares on this machine (PYTHON=pytho
 	@$(RUN) "$(PYTHON)"); "$$venv/bin/python" -m sharedstate probe $(OPTIONS)
 
 test:  ## run every test on every supported Python that is here, and on real servers
-	@scripts/system-packages.sh servers browser
+	@scripts/system-packages.sh servers browser torture
 	@scripts/test-all.sh
 
 test-python: system  ## run the Python tests on one Python (PYTHON=python3.12 TESTS=tests/unit)

@@ -1,10 +1,10 @@
 #!/bin/sh
 # Install the Debian packages that the build and the tests need, and say which.
 #
-#     scripts/system-packages.sh [servers] [browser] [bench]
+#     scripts/system-packages.sh [servers] [browser] [bench] [torture]
 #
 # With "servers" also Apache and mod_wsgi, with "browser" a browser, both for tests/servers;
-# with "bench" the servers that benchmarks/ compares with.
+# with "bench" the servers that benchmarks/ compares with, with "torture" a fuzzer and valgrind.
 # Installs only what is missing.  Elsewhere than on Debian, or without root, it
 # says what is needed and goes on: the tools may be there under another name.
 set -eu
@@ -15,6 +15,13 @@ for more in "$@"; do
     servers) needed="$needed apache2 libapache2-mod-wsgi-py3 apache2-dev" ;;
     browser) needed="$needed chromium" ;;
     bench) needed="$needed redis-server memcached" ;;
+    torture)
+        # Debian 12 names its only clang with a number, and so the runtime that fuzzing needs; later ones have both without.
+        case $(. /etc/os-release 2>/dev/null && echo "${VERSION_CODENAME:-}") in
+        bookworm) needed="$needed clang-14 libclang-rt-14-dev valgrind" ;;
+        *) needed="$needed clang libclang-rt-dev valgrind" ;;
+        esac
+        ;;
     *)
         echo "There are no packages called '$more'." >&2
         exit 1

@@ -8,7 +8,8 @@
 # Two lanes at a time, since most tests wait for something.  What a job says is
 # printed when it has ended, with its name above it.
 #
-# The server tests run once and not once per Python: the servers bring Pythons of
+# The torture campaign runs once, in its short form, in the newest Python.  So do
+# the server tests: the servers bring Pythons of
 # their own, the distribution's and the newest, whatever runs pytest.
 set -u
 
@@ -56,12 +57,13 @@ set -- $venvs
     run "C core: plain, AddressSanitizer and UBSan, ThreadSanitizer" make --no-print-directory -C tests/native all
     run "style, types, layers" scripts/lint.sh "$tools"
     run "sdist, wheel, README in an empty environment, and without a C compiler" scripts/test-wheel.sh "$newest"
-    run_pytest "$1"
+    run_pytest "$1" --ignore tests/torture
+    run_pytest "$venv" tests/torture # in the newest
 } &
 {
     oldest=$1
     for venv in "$@"; do
-        [ "$venv" = "$oldest" ] || run_pytest "$venv"
+        [ "$venv" = "$oldest" ] || run_pytest "$venv" --ignore tests/torture
     done
 } &
 wait

@@ -16,7 +16,7 @@ run() {
     "$@" || failed="$failed [$name]"
 }
 
-scripts/system-packages.sh servers browser || exit 1
+scripts/system-packages.sh servers browser torture || exit 1
 venv=$(scripts/venv.sh /usr/bin/python3 test) && scripts/servers.sh || exit 1
 echo "$("$venv/bin/python" -V), $(apache2 -v | head -n 1), mod_wsgi $(dpkg-query -W -f='${Version}' libapache2-mod-wsgi-py3)"
 run "tests" "$venv/bin/pytest"
