@@ -9,8 +9,8 @@
 # printed when it has ended, with its name above it.
 #
 # The torture campaign runs once, in its short form, in the newest Python.  So do
-# the server tests: the servers bring Pythons of
-# their own, the distribution's and the newest, whatever runs pytest.
+# the server tests: the servers bring Pythons of their own, the distribution's and
+# the newest, whatever runs pytest.
 set -u
 
 cd "$(dirname "$0")/.." || exit 1
