@@ -15,7 +15,6 @@ SLOW_RUNS ?= $(RUNS)
 FAST_RUNS ?= $(shell echo $$(($(RUNS) * 10)))
 SEED      ?= 1
 EVIDENCE  ?= ../../build/torture/evidence
-PYTHON    ?= $(lastword python3 $(sort $(wildcard ../../.venv/3.*/bin/python)))
 
 CODEC  := ../../sharedstate/c
 REPLAY := ../../backends/sharedstate_file/c/replay.c
