@@ -30,13 +30,13 @@ PYTHON_FLAGS = $(shell $(PYTHON) fuzz/python_flags.py)
 FUZZ_TARGETS := region table codec frames
 CORE_OBJECTS := $(patsubst $(SRC)/%.c,$(FUZZ)/%.o,$(CORE))
 
-.PHONY: fuzz fuzz-mutants fuzz-build
-fuzz: $(FUZZ_TARGETS:%=$(FUZZ)/fuzz_%) $(FUZZ)/seeds
-	@fail=0; for t in $(FUZZ_TARGETS); do \
-		case $$t in region | table) runs=$(SLOW_RUNS) ;; *) runs=$(FAST_RUNS) ;; esac; \
-		EVIDENCE="$(EVIDENCE)" SEED=$(SEED) sh fuzz/run.sh $(FUZZ)/fuzz_$$t $(FUZZ)/seeds/$$t $$runs || fail=1; done; exit $$fail
+.PHONY: fuzz fuzz-mutants $(FUZZ_TARGETS:%=fuzz-%)
+fuzz: $(FUZZ_TARGETS:%=fuzz-%)
 
-fuzz-build: $(FUZZ_TARGETS:%=$(FUZZ)/fuzz_%)
+fuzz-region fuzz-table: FUZZ_RUNS = $(SLOW_RUNS)
+fuzz-codec fuzz-frames: FUZZ_RUNS = $(FAST_RUNS)
+$(FUZZ_TARGETS:%=fuzz-%): fuzz-%: $(FUZZ)/fuzz_% $(FUZZ)/seeds
+	@EVIDENCE="$(EVIDENCE)" SEED=$(SEED) sh fuzz/run.sh $< $(FUZZ)/seeds/$* $(FUZZ_RUNS)
 
 # Each target must find the bug that is planted for it.
 fuzz-mutants: $(FUZZ_TARGETS:%=$(FUZZ)/fuzz_%) $(FUZZ)/seeds

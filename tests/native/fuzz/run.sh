@@ -1,9 +1,10 @@
 #!/bin/sh
-# run.sh TARGET SEEDS RUNS - run one fuzz target, from the seeds and what earlier runs found; say what came of it.
+# run.sh TARGET SEEDS RUNS - run one fuzz target from the seeds, and say what came of it.
 #
 # An input that crashes, or takes longer than 5 s, is kept in $EVIDENCE, and the
-# command that runs it again is printed.  What new paths were found goes to
-# corpus/ beside the target, so that the next run goes on from there.
+# command that runs it again is printed.  What new paths were found is left in
+# corpus/ beside the target; the next run begins anew, so that with the same
+# SEED it does the same.
 # Leaks are not looked for: an interpreter leaves much behind when it ends.
 # Those that grow end in the limit on memory.
 
@@ -13,6 +14,7 @@ name=${target##*/fuzz_}
 corpus=${target%/*}/corpus/$name
 log=${target%/*}/$name.log
 
+rm -rf "$corpus"
 mkdir -p "$corpus" "$EVIDENCE"
 if "$target" -runs="$runs" -seed="$SEED" -timeout=5 -max_len=300 -rss_limit_mb=1024 -detect_leaks=0 -print_final_stats=1 \
     -artifact_prefix="$EVIDENCE/fuzz-$name-" "$corpus" "$seeds" >"$log" 2>&1; then
