@@ -131,6 +131,8 @@ static int evict_pages(struct ss_held *h, uint64_t first, uint64_t count, uint64
     uint64_t end = (h->heap_end - r->at.heap) >> SS_PAGE_SHIFT;
 
     *freed = 0;
+    if (end == 0) /* only if a peer said so since the caller looked */
+        return SS_OK;
     for (uint64_t n = 0; n < count && *freed < pages; n++) {
         uint64_t page = (first + n) % end, base = ss_page_offset(r, page);
         struct ss_span span;
