@@ -257,8 +257,10 @@ class SqliteBackend(Backend):
             execute = connection.execute
             for key, generation in expected.items():
                 row = execute(sql.READ, (key,)).fetchone()
-                has_gone = row is None or (row[2] is not None and self._has_passed(key, row[2]))
-                found = ABSENT if has_gone else self._generation_of(key, row[1])
+                if row is None or (row[2] is not None and self._has_passed(key, row[2])):
+                    found = ABSENT
+                else:
+                    found = self._generation_of(key, row[1])
                 if found != generation:
                     raise ConflictError(key=key, expected=generation, found=found)
             generations: dict[str, int] = {}
