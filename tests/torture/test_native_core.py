@@ -78,7 +78,7 @@ def test_a_kill_at_every_instruction_leaves_before_or_after(make: Make) -> None:
 
 def test_hostile_bytes_end_in_a_status(make: Make) -> None:
     """N2, for the region, the table, the codec and the log's frames, with the address sanitizer and guard pages."""
-    slow, fast = scale((20_000, 200_000), (10_000_000, 10_000_000))
+    slow, fast = scale((8_000, 80_000), (10_000_000, 10_000_000))
 
     done = make("-j2", "fuzz", f"SLOW_RUNS={slow}", f"FAST_RUNS={fast}", f"SEED={SEED % 2**31 or 1}")
 
