@@ -240,15 +240,15 @@ statements = st.one_of(
     st.tuples(
         st.sampled_from(
             [
-                *(f"UPDATE entry SET {column} = ?" for column in ("value", "generation", "expires_at")),
-                "UPDATE entry SET key = ? WHERE key = 'a'",
-                "INSERT OR REPLACE INTO entry VALUES (?1, ?1, 1, ?1)",
-                "INSERT OR REPLACE INTO entry VALUES ('made', ?1, 7, NULL)",
-                "UPDATE floor SET generation = ?",
-                "INSERT INTO floor VALUES (?)",
+                *(f"UPDATE entry SET {column} = :x" for column in ("value", "generation", "expires_at")),
+                "UPDATE entry SET key = :x WHERE key = 'a'",
+                "INSERT OR REPLACE INTO entry VALUES (:x, :x, 1, :x)",
+                "INSERT OR REPLACE INTO entry VALUES ('made', :x, 7, NULL)",
+                "UPDATE floor SET generation = :x",
+                "INSERT INTO floor VALUES (:x)",
             ]
         ),
-        cell_values.map(lambda value: (value,)),
+        cell_values.map(lambda value: {"x": value}),
     ),
     st.tuples(
         st.sampled_from(
@@ -259,7 +259,7 @@ statements = st.one_of(
                 "CREATE TRIGGER t AFTER INSERT ON entry BEGIN DELETE FROM entry; END",
             ]
         ),
-        st.just(()),
+        st.just({}),
     ),
 )
 
@@ -275,7 +275,7 @@ def make_database(path: Path) -> str:
     return url
 
 
-def judge_statements(changes: list[tuple[str, tuple[Any, ...]]]) -> bool:
+def judge_statements(changes: list[tuple[str, dict[str, Any]]]) -> bool:
     """H2: return whether the store could be read."""
     with directory() as path:
         url = make_database(path / "state.db")
@@ -297,7 +297,7 @@ def test_rows_and_tables_made_on_purpose_are_values_or_an_error() -> None:
 
     @EXAMPLES
     @given(st.lists(statements, min_size=1, max_size=3))
-    def judge(changes: list[tuple[str, tuple[Any, ...]]]) -> None:
+    def judge(changes: list[tuple[str, dict[str, Any]]]) -> None:
         counted[judge_statements(changes)] += 1
 
     judge()
@@ -314,7 +314,7 @@ def test_a_cell_that_raises_something_else_would_be_found_out(monkeypatch: pytes
     monkeypatch.setattr(cells, "decode", careless)
 
     with pytest.raises(KeyError):
-        judge_statements([("UPDATE entry SET value = ?", (b"\xc1",))])
+        judge_statements([("UPDATE entry SET value = :x", {"x": b"\xc1"})])
 
 
 def test_changed_bytes_of_a_database_are_values_or_an_error(tmp_path_factory: pytest.TempPathFactory) -> None:
