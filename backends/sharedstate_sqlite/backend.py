@@ -81,7 +81,7 @@ class SqliteBackend(Backend):
         if row is None:
             return default
         cell, expires_at = row
-        if expires_at is not None and expires_at <= time():
+        if expires_at is not None and self._has_passed(key, expires_at):
             return default
         return unpack(self.url, key, cell) if type(cell) is bytes else cell
 
@@ -94,7 +94,7 @@ class SqliteBackend(Backend):
         """Return the generation of `key`, `ABSENT` if there is none."""
         check_key(key)
         row = self._run(sql.GENERATION, (key, time()))
-        return ABSENT if row is None else int(row[0])
+        return ABSENT if row is None else self._generation_of(key, row[0])
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of those of `keys` that are there."""
@@ -103,9 +103,8 @@ class SqliteBackend(Backend):
             # Few different lengths, so that few statements are prepared.
             length = 1 << (len(batch) - 1).bit_length()
             padded = (*batch, *batch[-1:] * (length - len(batch)))
-            now = time()
             for key, cell, expires_at in self._run(sql.select_among(length), padded, all_rows):
-                if expires_at is None or expires_at > now:
+                if expires_at is None or not self._has_passed(key, expires_at):
                     found[key] = unpack(self.url, key, cell)
         return found
 
@@ -130,9 +129,21 @@ class SqliteBackend(Backend):
         if row is None:
             return None
         cell, generation, expires_at = row
-        if expires_at is not None and expires_at <= time():
+        if expires_at is not None and self._has_passed(key, expires_at):
             return None
-        return Entry(unpack(self.url, key, cell), generation, expires_at)
+        return Entry(unpack(self.url, key, cell), self._generation_of(key, generation), expires_at)
+
+    # A column holds whatever another tool put there, of any type.
+
+    def _has_passed(self, key: str, expires_at: Any) -> bool:
+        if type(expires_at) is not float and type(expires_at) is not int:
+            raise CorruptError(url=self.url, reason=f"Q5: {key!r} expires at {expires_at!r}")
+        return expires_at <= time()
+
+    def _generation_of(self, key: str, generation: Any) -> int:
+        if type(generation) is not int:
+            raise CorruptError(url=self.url, reason=f"Q3: {key!r} is at generation {generation!r}")
+        return generation
 
     # --- Writing one key ----------------------------------------------------
 
@@ -173,7 +184,7 @@ class SqliteBackend(Backend):
             raise ConflictError(key=key, expected=expected, found=ABSENT if entry is None else entry.generation)
         if ttl_s is not None:
             self._sweep_sometimes(key)
-        return int(generation)
+        return self._generation_of(key, generation)
 
     def increment(
         self,
@@ -243,10 +254,13 @@ class SqliteBackend(Backend):
         }
 
         def body(connection: Connection) -> dict[str, int]:
-            execute, now = connection.execute, time()
+            execute = connection.execute
             for key, generation in expected.items():
                 row = execute(sql.READ, (key,)).fetchone()
-                found = ABSENT if row is None or (row[2] is not None and row[2] <= now) else row[1]
+                if row is None or (row[2] is not None and self._has_passed(key, row[2])):
+                    found = ABSENT
+                else:
+                    found = self._generation_of(key, row[1])
                 if found != generation:
                     raise ConflictError(key=key, expected=generation, found=found)
             generations: dict[str, int] = {}

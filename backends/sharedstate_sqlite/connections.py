@@ -237,10 +237,14 @@ class Pool:
             self.require_present()
             session = Session(open_connection(self.path))
             self.sessions.add(session)
-            session.execute(f"PRAGMA synchronous={self._synchronous}")
-            # A file that was tampered with must end in CorruptError.
-            session.execute("PRAGMA cell_size_check=ON")
-            session.execute("PRAGMA trusted_schema=OFF")
+            try:
+                session.execute(f"PRAGMA synchronous={self._synchronous}")
+                # A file that was tampered with must end in CorruptError.
+                session.execute("PRAGMA cell_size_check=ON")
+                session.execute("PRAGMA trusted_schema=OFF")
+            except BaseException:
+                session.close()  # or the descriptor would be open for as long as the error is
+                raise
         return session
 
     def require_open(self) -> None:

@@ -23,7 +23,9 @@ mutant() {
         failed=$((failed + 1))
         return
     fi
-    if ! $CC $FLAGS -I"$dir" -o "$dir/test" "test_$suite.c" harness.c "$dir"/*.c -pthread -lm 2> "$dir/errors"; then
+    more=
+    case $suite in steps | openings) more=steps.c ;; esac
+    if ! $CC $FLAGS -I"$dir" -o "$dir/test" "test_$suite.c" harness.c $more "$dir"/*.c -pthread -lm 2> "$dir/errors"; then
         echo "  FAILED $name: does not compile"
         cat "$dir/errors"
         failed=$((failed + 1))
@@ -111,6 +113,16 @@ mutant sweep_of_one_stripe room.c \
 mutant pages_without_rest heap.c \
     '/^static int take_pages/,/^}/{/for \(uint64_t i = 1; i < count; i\+\+\)/,/ss_page_word\(SS_PAGE_REST/d}' \
     steps operation ONLY=run
+
+# A region has its name before it is whole.
+mutant name_before_all_else region.c \
+    's/^        rc = link_as\(fd, dirfd, name\);/        rc = SS_OK;/;s/^    rc = initialise\(r, &fixed\);/    rc = link_as(fd, dirfd, name);\n    if (rc == SS_OK)\n        rc = initialise(r, \&fixed);/' \
+    openings creation
+
+# The name goes before the region is marked: who holds it writes to a ghost.
+mutant removed_before_marked region.c \
+    '/^int ss_unlink/,/^}/{s/^    ss_store_release.*//;s/^    return (remove_name.*);/    int rc = \1;\n    ss_store_release(\&r->header->unlinked, 1);\n    return rc;/}' \
+    openings removal
 
 echo "mutants: $passed passed, $failed failed"
 [ $failed -eq 0 ]

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "harness.h"
-#include "region.h"
+#include "room.h"
 
 void *__real_mmap(void *at, size_t length, int protection, int flags, int fd, off_t offset);
 void *__wrap_mmap(void *at, size_t length, int protection, int flags, int fd, off_t offset);
@@ -192,6 +192,21 @@ static void hostile_bytes_anywhere_are_no_danger(void)
     damage_and_use(ANYWHERE, 1500);
 }
 
+static void a_heap_that_shrinks_under_an_eviction_is_no_danger(void)
+{
+    /* A peer makes the heap empty after this stripe was locked, and before the others are. */
+    struct ss_region *r = filled_region(2, SS_EVICT);
+    struct ss_held h;
+
+    CHECK_OK(ss_lock(r, 0, SS_TRY, &h));
+    struct ss_room room = {.held = &h, .count = 1, .stage = 4}; /* STAGE_EVICT_WINDOWS */
+    ss_store(&r->header->heap_committed, 0);
+    while (ss_room_make(&room, &h, 200000) == SS_OK)
+        continue; /* whatever it says it has gained, it ends */
+    ss_unlock(&h);
+    ss_close(r);
+}
+
 static void check_names_the_damage(void)
 {
     /* One flipped bit in a key is found by ss_check(), and told by its invariant and offset. */
@@ -219,6 +234,7 @@ int main(int argc, char **argv)
         TEST(hostile_stripes_are_no_danger),
         TEST(hostile_redo_records_are_no_danger),
         TEST(hostile_bytes_anywhere_are_no_danger),
+        TEST(a_heap_that_shrinks_under_an_eviction_is_no_danger),
         TEST(check_names_the_damage),
     };
     return run_tests("hostile", tests, sizeof tests / sizeof *tests, argc, argv);

@@ -1,294 +1,8 @@
-/* test_steps.c - death after every single instruction of an operation.
+/* test_steps.c - death after every single instruction of an operation on a region, and of the repair that follows.
  *
- * A child maps the region, stops, and is then stepped instruction by
- * instruction (ptrace).  While it is stopped after one, the parent copies the
- * region and does to the copy what the kernel would do on the child's death
- * (marks the robust mutexes it owns), then judges the copy as a survivor would:
- * the entries are exactly as before the operation or exactly as after it, and
- * never "after" and later "before" again; check() finds every invariant kept; a
- * sweep leaves no leak; the region can be written.  One pass per operation
- * sees all its instructions; really killing a child for each would take the
- * square of that.  Real kills, through the kernel, are done at a few points of
- * each operation here, and at random ones in test_processes.
- *
- * Longer than most, since stepper, scenarios and nested kills share the region
- * and what is remembered of it.
- *
- * By default a long operation is judged only every few instructions, so that
- * all takes about half a minute; STRIDE=1 judges after every one.
+ * How it is done: steps.h.
  */
-#define _GNU_SOURCE
-#include <sched.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <sys/ptrace.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include "harness.h"
-#include "region.h"
-
-enum { BYSTANDERS = 20, JUDGED_PER_CASE = 400, KILLS_PER_CASE = 3 };
-
-static struct ss_region *r;
-static uint64_t total_kills, total_judged;
-static const char *killed_in; /* for the report of a failure */
-static long killed_after;
-static unsigned char big[60000];
-
-/* One operation; `state` says 0 for before, 1 for after, else fails the test. */
-struct scenario {
-    const char *name;
-    void (*prepare)(void);
-    void (*act)(void);
-    int (*state)(void);
-    uint32_t nstripes, flags;
-    bool bystanders_may_go; /* eviction */
-};
-
-/* ---- copies ------------------------------------------------------------------ */
-
-static void copy_range(unsigned char *to, uint64_t offset, uint64_t length)
-{
-    memcpy(to + offset, r->base + offset, length);
-}
-
-/* Both areas of the stripe's tables outside the nursery: where, and how many bytes. */
-static uint64_t tables_of(const struct ss_header *header, uint32_t s, uint64_t *length)
-{
-    unsigned log2 = atomic_load(&header->table_log2[s]);
-    *length = log2 == SS_TABLE_LOG2_MIN ? 0 : 2 * sizeof(ss_word) << log2;
-    return (uint64_t)((unsigned char *)ss_table_area(r, s, log2, 0) - r->base);
-}
-
-/* All committed bytes of r, to the same offsets at `to`. */
-static void copy_region(unsigned char *to)
-{
-    copy_range(to, 0, r->at.pages + r->at.heap_pages * sizeof(ss_word));
-    for (uint32_t s = 0; s < r->at.nstripes; s++) {
-        uint64_t length, offset = tables_of(r->header, s, &length);
-        copy_range(to, offset, length);
-    }
-    copy_range(to, r->at.heap, ss_load(&r->header->heap_committed));
-}
-
-static unsigned char *saved;
-
-static void save(void)
-{
-    saved = calloc(1, r->at.total);
-    copy_region(saved);
-}
-
-static void restore(void)
-{
-    struct ss_header *header = (struct ss_header *)saved;
-    /* The same ranges as were saved: what was committed since is free pages again. */
-    memcpy(r->base, saved, r->at.pages + r->at.heap_pages * sizeof(ss_word));
-    for (uint32_t s = 0; s < r->at.nstripes; s++) {
-        uint64_t length, offset = tables_of(header, s, &length);
-        memcpy(r->base + offset, saved + offset, length);
-    }
-    memcpy(r->base + r->at.heap, saved + r->at.heap, ss_load(&header->heap_committed));
-}
-
-/* What the kernel does to the robust mutexes of a dead thread. */
-static void owner_died(pthread_mutex_t *mutex, pid_t owner)
-{
-    const int tid_mask = 0x3fffffff, died = 0x40000000, waiters = (int)0x80000000;
-    int word = mutex->__data.__lock;
-    if ((word & tid_mask) == owner)
-        mutex->__data.__lock = (word & waiters) | died;
-}
-
-static void bury(struct ss_region *corpse, pid_t owner)
-{
-    owner_died(&corpse->header->page_mutex, owner);
-    owner_died(&corpse->header->txn_mutex, owner);
-    for (uint32_t s = 0; s < corpse->at.nstripes; s++)
-        owner_died(&corpse->stripes[s].mutex, owner);
-}
-
-/* ---- the stepper --------------------------------------------------------------- */
-
-static pid_t start_stopped(void (*act)(void))
-{
-    int status;
-    pid_t pid = fork();
-    if (pid == 0) {
-        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
-        raise(SIGSTOP);
-        act();
-        _exit(0);
-    }
-    CHECK_EQ(waitpid(pid, &status, 0), pid);
-    CHECK(WIFSTOPPED(status));
-    return pid;
-}
-
-/* One instruction; false if it was the last. */
-static bool step(pid_t pid)
-{
-    int status;
-    CHECK_EQ(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
-    CHECK_EQ(waitpid(pid, &status, 0), pid);
-    if (WIFEXITED(status)) {
-        CHECK_EQ(WEXITSTATUS(status), 0);
-        return false;
-    }
-    CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
-    return true;
-}
-
-/* Run `act` in a child and really kill it after `steps` instructions; the
- * number it got to run. */
-static long run_for(void (*act)(void), long steps)
-{
-    pid_t pid = start_stopped(act);
-    for (long n = 0; n < steps; n++)
-        if (!step(pid))
-            return n;
-    kill(pid, SIGKILL);
-    CHECK_EQ(waitpid(pid, NULL, 0), pid);
-    total_kills++;
-    return steps;
-}
-
-static void bystander(char *key, int i)
-{
-    snprintf(key, 24, "bystander-%d", i);
-}
-
-static void add_bystanders(void)
-{
-    char key[24];
-    for (int i = 0; i < BYSTANDERS; i++) {
-        bystander(key, i);
-        CHECK_OK(put_int(r, key, i * 1000));
-    }
-}
-
-static void check_after_kill(const struct scenario *s, int *least)
-{
-    char key[24];
-    struct ss_entry e = {0};
-
-    int state = s->state();
-    CHECK(state >= *least);
-    *least = state;
-    for (int i = 0; i < BYSTANDERS; i++) {
-        bystander(key, i);
-        int rc = ss_get(r, key, strlen(key), NULL, 0, &e, WAIT_LONG);
-        CHECK(rc == SS_OK || (rc == SS_MISSING && s->bystanders_may_go));
-        CHECK(rc != SS_OK || e.value.number.i == i * 1000);
-    }
-    must_be_whole(r, false);
-    must_be_whole(r, true);
-    CHECK_EQ(s->state(), state);
-    int rc = put_int(r, "bystander-0", 0);
-    CHECK(rc == SS_OK);
-}
-
-static long choose_stride(long length)
-{
-    long stride = from_environment("STRIDE", 0);
-    return stride != 0 ? stride : 1 + length / JUDGED_PER_CASE;
-}
-
-/* Step through `act` on r; judge a copy after each `stride` instructions. */
-static void judge_every_step(const struct scenario *s, void (*act)(void), long stride, int least)
-{
-    struct ss_region *alive = r, *corpse = new_region(MIB, s->nstripes, s->flags);
-    long n = 0;
-
-    corpse->seed = r->seed; /* which is also among the bytes copied */
-    for (pid_t pid = start_stopped(act); step(pid);) {
-        if (++n % stride != 0)
-            continue;
-        killed_in = s->name;
-        killed_after = n;
-        copy_region(corpse->base);
-        bury(corpse, pid);
-        r = corpse;
-        check_after_kill(s, &least);
-        r = alive;
-        total_judged++;
-    }
-    killed_in = NULL;
-    ss_close(corpse);
-}
-
-static void kill_at_every_step(const struct scenario *s)
-{
-    int least = 0;
-    r = new_region(MIB, s->nstripes, s->flags);
-    add_bystanders();
-    if (s->prepare != NULL)
-        s->prepare();
-    save();
-    CHECK_EQ(s->state(), 0);
-    long length = run_for(s->act, 100000000);
-    CHECK_EQ(s->state(), 1);
-    must_be_whole(r, true);
-    restore();
-    judge_every_step(s, s->act, choose_stride(length), 0);
-    for (long k = 1; k <= KILLS_PER_CASE; k++) {
-        restore();
-        killed_in = s->name;
-        killed_after = length * k / (KILLS_PER_CASE + 1);
-        run_for(s->act, killed_after);
-        check_after_kill(s, &least);
-    }
-    if (from_environment("VERBOSE", 0))
-        printf("    %-34s %u stripes: %6ld instructions, every %ld\n", s->name, s->nstripes, length, choose_stride(length)), fflush(stdout);
-    free(saved);
-    ss_close(r);
-}
-
-/* ---- what the scenarios look at ------------------------------------------------- */
-
-static int read_entry(const char *key, void *buffer, size_t capacity, struct ss_entry *e)
-{
-    return ss_get(r, key, strlen(key), buffer, capacity, e, WAIT_LONG);
-}
-
-static bool is_absent(const char *key)
-{
-    struct ss_entry e = {0};
-    return read_entry(key, NULL, 0, &e) == SS_MISSING;
-}
-
-static bool is_int(const char *key, int64_t i)
-{
-    struct ss_entry e = {0};
-    return read_entry(key, NULL, 0, &e) == SS_OK && e.value.type == SS_INT && e.value.number.i == i;
-}
-
-static bool is_text(const char *key, char c, size_t length)
-{
-    static unsigned char buffer[sizeof big];
-    struct ss_entry e = {0};
-    if (read_entry(key, buffer, sizeof buffer, &e) != SS_OK || e.value.type != SS_STR || e.value.length != length)
-        return false;
-    for (size_t i = 0; i < length; i++)
-        if (buffer[i] != (unsigned char)c)
-            return false;
-    return true;
-}
-
-static int before_or_after(bool before, bool after)
-{
-    CHECK(before != after);
-    return after;
-}
-
-static void put_text(const char *key, char c, size_t length)
-{
-    struct ss_value v = text_value(big, length);
-    uint64_t g;
-    memset(big, c, length);
-    CHECK_OK(ss_put(r, key, strlen(key), &v, 0, SS_ANY, &g, WAIT_LONG));
-}
+#include "steps.h"
 
 /* ---- scenarios ------------------------------------------------------------------- */
 
@@ -303,6 +17,15 @@ static void text_removed(void)
     text_short();
     CHECK_OK(del(r, "k"));
 }
+static void text_compared_and_set(void)
+{
+    static unsigned char text[300];
+    struct ss_value v = text_value(memset(text, 'b', sizeof text), sizeof text);
+    struct ss_entry e = {0};
+    uint64_t g;
+    CHECK_OK(read_entry("k", NULL, 0, &e) == SS_TOOSMALL ? SS_OK : SS_CORRUPT);
+    CHECK_OK(ss_put(r, "k", 1, &v, 0, e.generation, &g, WAIT_LONG));
+}
 static void remove_k(void) { CHECK_OK(del(r, "k")); }
 
 static int absent_or_int_5(void) { return before_or_after(is_absent("k"), is_int("k", 5)); }
@@ -312,6 +35,9 @@ static int text_or_int_5(void) { return before_or_after(is_text("k", 'a', 100), 
 static int int_5_or_text(void) { return before_or_after(is_int("k", 5), is_text("k", 'a', 100)); }
 static int text_or_absent(void) { return before_or_after(is_text("k", 'a', 100), is_absent("k")); }
 static int absent_or_run(void) { return before_or_after(is_absent("k"), is_text("k", 'c', 9000)); }
+static int longer_or_text(void) { return before_or_after(is_text("k", 'b', 300), is_text("k", 'a', 100)); }
+static int run_or_text(void) { return before_or_after(is_text("k", 'c', 9000), is_text("k", 'a', 100)); }
+static int run_or_absent(void) { return before_or_after(is_text("k", 'c', 9000), is_absent("k")); }
 static int run_or_longer_run(void) { return before_or_after(is_text("k", 'c', 9000), is_text("k", 'd', 20000)); }
 
 static uint64_t generation_before;
@@ -473,7 +199,8 @@ static void fill_with_large(void) { fill_evicting(3000, 400); } /* few, or a swe
 /* Full, but for what was deleted in other stripes than that of "k". */
 static void fill_and_free_elsewhere(void)
 {
-    struct ss_value v = text_value(big, 3000);
+    static unsigned char text[3000];
+    struct ss_value v = text_value(text, sizeof text);
     char key[24];
     uint64_t g;
     int n = 0, rc;
@@ -557,6 +284,8 @@ static const struct scenario scenarios[] = {
     {"set of a new text", NULL, text_short, absent_or_text, 4, 0, false},
     {"set into a freed block", text_removed, text_short, absent_or_text, 1, 0, false},
     {"text replaced by a longer one", text_short, text_longer, text_or_longer, 1, 0, false},
+    {"text replaced by a shorter one", text_longer, text_short, longer_or_text, 1, 0, false},
+    {"text replaced by compare-and-set", text_short, text_compared_and_set, text_or_longer, 1, 0, false},
     {"text replaced by a number", text_short, int_5, text_or_int_5, 4, 0, false},
     {"number replaced by a text", int_5, text_short, int_5_or_text, 1, 0, false},
     {"set of a number in place", int_5_remembered, int_6, pair_5_or_6, 1, 0, false},
@@ -567,6 +296,8 @@ static const struct scenario scenarios[] = {
     {"delete", text_short, remove_k, text_or_absent, 1, 0, false},
     {"set of a new run of pages", NULL, text_run, absent_or_run, 1, 0, false},
     {"run replaced by a longer run", text_run, text_long_run, run_or_longer_run, 4, 0, false},
+    {"run replaced by a short text", text_run, text_short, run_or_text, 1, 0, false},
+    {"delete of a run of pages", text_run, remove_k, run_or_absent, 1, 0, false},
     {"set after a sweep of other stripes", fill_and_free_elsewhere, text_run, absent_or_run, 4, 0, false},
     {"growth of the table", fill_to_the_brink, int_5, absent_or_int_5, 1, 0, false},
     {"further growth of the table", fill_to_the_next_brink, int_5, absent_or_int_5, 1, 0, false},
@@ -648,7 +379,7 @@ static void kill_the_repairer(const struct scenario *s, void (*next)(void), long
         run_for(s->act, p <= points ? length * p / (points + 1) : first_odd + (last_odd - first_odd) * (p - points) / (points + 1));
         judge_every_step(s, next, choose_stride(2 * length * points), 0);
     }
-    free(saved);
+    forget();
     ss_close(r);
 }
 
@@ -669,19 +400,5 @@ int main(int argc, char **argv)
         TEST(an_operation_killed_anywhere_is_whole_or_absent),
         TEST(repair_killed_anywhere_is_taken_up_by_the_next),
     };
-    /* A string instruction traps once per element: have libc not use them. */
-    if (getenv("GLIBC_TUNABLES") == NULL) {
-        setenv("GLIBC_TUNABLES", "glibc.cpu.x86_rep_movsb_threshold=1000000000:glibc.cpu.x86_rep_stosb_threshold=1000000000", 1);
-        execv("/proc/self/exe", argv);
-    }
-    /* Stepper and stepped take turns: on one CPU that costs no wake-up between two. */
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET((size_t)sched_getcpu(), &one);
-    sched_setaffinity(0, sizeof one, &one);
-    int failed = run_tests("steps", tests, sizeof tests / sizeof *tests, argc, argv);
-    if (failed && killed_in != NULL)
-        printf("steps: last kill was in '%s' after %ld instructions\n", killed_in, killed_after);
-    printf("steps: %llu instructions judged, %llu real kills\n", (unsigned long long)total_judged, (unsigned long long)total_kills);
-    return failed;
+    return run_stepping_tests("steps", tests, sizeof tests / sizeof *tests, argc, argv);
 }

@@ -330,6 +330,37 @@ def test_check_finds_what_another_tool_broke(path, tampering) -> None:
             store.check()
 
 
+@pytest.mark.parametrize(
+    "tampering", ["expires_at = 'soon'", "expires_at = x'00'", "generation = 'x'", "generation = 9e999"]
+)
+def test_a_column_of_another_type_is_corrupt_and_no_odd_exception(path, tampering) -> None:
+    """Whatever another tool has put into a column, a verb that needs it raises CorruptError, not TypeError."""
+    with sharedstate.open(f"sqlite:{path}") as store:
+        store["k"] = 1
+        _outside(path, f'c.execute("UPDATE entry SET {tampering}")')
+
+        for verb in (store.check, lambda: store.read("k"), lambda: store.transact(_count_up)):
+            with pytest.raises(sharedstate.CorruptError, match=r"Q[35]: 'k'"):
+                verb()
+
+
+def _count_up(tx: sharedstate.Transaction) -> None:
+    tx["k"] += 1
+
+
+def test_a_refused_database_leaves_no_connection_open(path) -> None:
+    """Not even for as long as the error is kept: the next who opens it may be the one that replaces it."""
+    with open(path, "wb") as file:
+        file.write(b"SQLite format 3\0" + bytes(4080))
+    before = set(os.listdir("/proc/self/fd"))
+
+    with pytest.raises(sharedstate.CorruptError) as refusal:
+        sharedstate.open(f"sqlite:{path}")
+
+    assert refusal.value.__traceback__ is not None
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
 def test_text_that_is_no_utf_8_is_corrupt(store, path) -> None:
     """Python cannot decode it; no error of sqlite3's leaks."""
     store["k"] = "x"

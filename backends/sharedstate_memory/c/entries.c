@@ -71,7 +71,7 @@ void expiring_locked(struct entries *self)
     Py_ssize_t size = PyDict_Size(self->dict), at = 0, count = 0;
     if (++self->expiring < PURGE_AFTER || self->expiring < size / 2)
         return;
-    PyObject **past = PyMem_New(PyObject *, size);
+    PyObject **past = PyMem_New(PyObject *, (size_t)size);
     if (!past)
         return; /* and again at the next one */
     self->expiring = 0;
@@ -182,7 +182,7 @@ static PyObject *entries_keys(PyObject *object, PyObject *prefix)
         return NULL;
     }
     BEGIN_SECTION(self)
-    keys = PyMem_New(PyObject *, PyDict_Size(self->dict) + 1);
+    keys = PyMem_New(PyObject *, (size_t)PyDict_Size(self->dict) + 1);
     double now = boot_clock_s();
     while (keys && PyDict_Next(self->dict, &at, &key, &item))
         if (((struct item *)item)->expires_at > now && PyUnicode_Tailmatch(key, prefix, 0, PY_SSIZE_T_MAX, -1) > 0)
@@ -215,7 +215,7 @@ static PyObject *entries_snapshot(PyObject *object, PyObject *Py_UNUSED(ignored)
     PyObject *key, *value;
     Py_ssize_t at = 0, count = 0;
     BEGIN_SECTION(self)
-    copies = PyMem_New(struct copied, PyDict_Size(self->dict) + 1);
+    copies = PyMem_New(struct copied, (size_t)PyDict_Size(self->dict) + 1);
     while (copies && PyDict_Next(self->dict, &at, &key, &value)) {
         struct item *item = (struct item *)value;
         if (!item->generation)

@@ -47,9 +47,10 @@ static bool test_and_clear_touch(const struct ss_held *h, uint64_t hash)
     return true;
 }
 
-static int evict(struct ss_held *h, uint64_t slot)
+/* `block` as it was found sound in that slot: by now a peer may have scribbled into it. */
+static int evict(struct ss_held *h, uint64_t slot, uint64_t block)
 {
-    struct ss_found found = {.slot = slot, .block = ss_slot_block(ss_load(&h->slots[slot]))};
+    struct ss_found found = {.slot = slot, .block = block};
     ss_add(&h->st->evictions, 1);
     return ss_table_remove(h, &found);
 }
@@ -72,7 +73,7 @@ static int evict_of_class(struct ss_held *h, uint32_t class, const struct ss_pin
             test_and_clear_touch(h, hash))
             continue;
         ss_store(&h->st->hand, hand + 1);
-        return evict(h, hand & h->mask);
+        return evict(h, hand & h->mask, block);
     }
     ss_store(&h->st->hand, hand);
     return SS_MISSING;
@@ -114,7 +115,7 @@ static int evict_span(struct ss_held *h, uint64_t base, const struct ss_span *sp
     for (uint64_t i = 0; i < blocks; i++) {
         if (!find_slot_of(h, base + i * bytes, &slot))
             continue;
-        int rc = evict(h, slot);
+        int rc = evict(h, slot, base + i * bytes);
         if (rc != SS_OK)
             return rc;
     }
@@ -131,6 +132,8 @@ static int evict_pages(struct ss_held *h, uint64_t first, uint64_t count, uint64
     uint64_t end = (h->heap_end - r->at.heap) >> SS_PAGE_SHIFT;
 
     *freed = 0;
+    if (end == 0) /* only if a peer said so since the caller looked */
+        return SS_OK;
     for (uint64_t n = 0; n < count && *freed < pages; n++) {
         uint64_t page = (first + n) % end, base = ss_page_offset(r, page);
         struct ss_span span;
