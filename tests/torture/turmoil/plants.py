@@ -42,6 +42,7 @@ def _increment_in_two_steps(store: Store) -> None:
 
     def increment(key: str, by: int = 1) -> int:
         total: int = store.get(key, 0) + by
+        time.sleep(0)
         store.set(key, total)
         return total
 
