@@ -145,13 +145,19 @@ class Supervisor:
 
     # --- Kills --------------------------------------------------------------
 
-    def _victim(self) -> int | None:
-        """Return anybody but who waits already: a kill would hide that he waits for ever."""
+    def _spared(self) -> set[int]:
+        """Return the seats where somebody waits already: a kill would hide that he waits for ever."""
         now_ns = time.monotonic_ns()
-        waiting = {
-            lane.number // 2 for lane in self._page.lanes if lane.began_ns and now_ns - lane.began_ns > _SPARED_NS
+        return {
+            lane.number // 2
+            for lane in self._page.lanes
+            if (began_ns := lane.began_ns) and now_ns - began_ns > _SPARED_NS
         }
-        pids = [pid for pid, seat in self._seats.items() if seat not in waiting]
+
+    def _victim(self) -> int | None:
+        """Return anybody's pid but those of the spared; None: they are all."""
+        spared = self._spared()
+        pids = [pid for pid, seat in self._seats.items() if seat not in spared]
         return self._dice.choice(pids) if pids else None
 
     def _kill_anybody(self) -> None:
@@ -161,7 +167,10 @@ class Supervisor:
     def _kill_the_hunted(self) -> None:
         operation, end = self._dice.choice(_HUNTED), time.monotonic() + 0.03
         while time.monotonic() < end:
+            spared = self._spared()
             for pid, seat in self._seats.items():
+                if seat in spared:
+                    continue
                 lanes = self._page.lanes[2 * seat : 2 * seat + 2]
                 if any(lane.operation == operation and lane.began_ns for lane in lanes):
                     self._counted["hunted"] += 1
