@@ -119,6 +119,21 @@ def test_types_are_given_back() -> None:
     assert [sys.getrefcount(kind) for kind in types] == before
 
 
+def test_entries_refer_to_the_type_of_their_items() -> None:
+    """The collector sees every reference to the items' type (M9), or an interpreter that ends keeps what it loaded."""
+    entries, _ = fresh_verbs()
+    (item,) = [kind for kind in gc.get_referents(entries) if isinstance(kind, type) and kind is not type(entries)]
+    before = sys.getrefcount(item)
+
+    entries.commit({f"k{i}": (i, False, None) for i in range(100)}, {})
+
+    assert item.__name__ == "item"
+    assert sys.getrefcount(item) == before
+    entries.commit({"k1": None, "k2": (3, False, None)}, {})
+    entries.take("k3")
+    assert sys.getrefcount(item) == before
+
+
 # Not those that call Python code, some of which CPython itself does not survive without memory.
 WITHOUT_MEMORY = pytest.mark.skipif(
     bool(sysconfig.get_config_var("Py_GIL_DISABLED")),

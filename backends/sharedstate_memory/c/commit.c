@@ -41,7 +41,7 @@ static int read_changes(struct entries *self, PyObject *changes, struct change *
         change->expires_at = PyTuple_GET_ITEM(what, 2) == Py_None ? INFINITY : PyFloat_AsDouble(PyTuple_GET_ITEM(what, 2));
         if (change->expires_at == -1.0 && PyErr_Occurred())
             return -1;
-        change->fresh = new_item(self->state);
+        change->fresh = new_item(self);
         if (!change->fresh)
             return -1;
     }

@@ -6,10 +6,11 @@ enum { PURGE_AFTER = 1000 };
 
 /* ---- items ------------------------------------------------------------------- */
 
-struct item *new_item(struct memory_state *state)
+struct item *new_item(struct entries *self)
 {
-    struct item *item = PyObject_New(struct item, state->item_type);
+    struct item *item = PyObject_New(struct item, self->item_type);
     if (item) {
+        Py_DECREF(self->item_type); /* M9 */
         item->value = Py_NewRef(Py_None);
         item->generation = 0;
         item->expires_at = -INFINITY;
@@ -20,10 +21,8 @@ struct item *new_item(struct memory_state *state)
 
 static void item_dealloc(PyObject *object)
 {
-    PyTypeObject *type = Py_TYPE(object);
     Py_DECREF(((struct item *)object)->value);
-    PyObject_Free(object);
-    Py_DECREF(type);
+    PyObject_Free(object); /* and not its type: M9 */
 }
 
 static PyType_Slot item_slots[] = {
@@ -47,7 +46,7 @@ int put_locked(struct entries *self, PyObject *key, struct item *found, PyObject
     if (item)
         fill_locked(self, item, value, is_encoded, expires_at);
     else {
-        item = new_item(self->state);
+        item = new_item(self);
         if (!item)
             return -1;
         Py_SETREF(item->value, Py_NewRef(value));
@@ -404,6 +403,7 @@ static PyObject *entries_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     if (!self)
         return NULL;
     self->state = state;
+    self->item_type = (PyTypeObject *)Py_NewRef(state->item_type);
     self->dict = PyDict_New();
     if (!self->dict)
         Py_CLEAR(self);
@@ -415,6 +415,7 @@ static int entries_traverse(PyObject *object, visitproc visit, void *arg)
 {
     struct entries *self = (struct entries *)object;
     Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->item_type);
     for (Py_ssize_t i = 0; i < self->waiting; i++)
         Py_VISIT(self->waiters[i]);
     return 0;
@@ -427,6 +428,7 @@ static void entries_dealloc(PyObject *object)
     PyObject_GC_UnTrack(object);
     forget_waiters(object);
     Py_XDECREF(self->dict);
+    Py_XDECREF(self->item_type); /* after the last item */
     type->tp_free(object);
     Py_DECREF(type);
 }

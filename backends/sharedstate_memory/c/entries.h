@@ -33,6 +33,11 @@
  *       and each change takes the waiters away in its own.
  *   M7  A removed store stays empty: each section that writes looks at
  *       `is_removed`.
+ *   M9  An item refers to no type, as no object of a heap type else does: Entries
+ *       refers to it for all of its items, none of which outlives Entries.  The
+ *       collector sees that one reference.  Theirs, which it cannot see, would
+ *       keep type, module and all that these refer to from the one collection
+ *       at the end of an interpreter whose at-fork hooks still hold its tables.
  *
  * Thread safety: any thread.  With a GIL, M4 makes a section atomic.  Without
  * one it is a critical section of the Entries object; the dict's own, within,
@@ -77,6 +82,7 @@ struct item {
 struct entries {
     PyObject_HEAD
     struct memory_state *state; /* of the module, which this object's type keeps alive */
+    PyTypeObject *item_type;    /* M9 */
     PyObject *dict;             /* str to struct item; everything here is for sections only */
     uint64_t last;
     Py_ssize_t expiring; /* entries with a deadline written since the last purge */
@@ -171,7 +177,7 @@ static inline void wake(struct woken woken)
 /* ---- what is made and judged outside --------------------------------------------- */
 
 /* Return a new item that reads as absent, or NULL with MemoryError set. */
-struct item *new_item(struct memory_state *state);
+struct item *new_item(struct entries *self);
 
 /* Return whether `key` is an exact str (M5); if not, TypeError is set. */
 int is_key(PyObject *key);
