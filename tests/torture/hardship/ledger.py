@@ -8,6 +8,7 @@ a batch is atomic for each entry only, and an unknown outcome is old or new.
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import sharedstate
@@ -15,10 +16,11 @@ from sharedstate import CapacityError, OutcomeUnknownError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 __all__ = ["BATCHES", "VERBS", "Ledger", "payload"]
 
-Verb = "Callable[[sharedstate.Store, int], object]"
+_NOTHING = nullcontext()
 
 
 def payload(number: int, size: int = 700) -> str:
@@ -33,12 +35,17 @@ def _transaction(store: sharedstate.Store, n: int) -> None:
         tx[f"tx{n % 7}"] = payload(n)
 
 
+def _followed(old: list[int], n: int) -> list[int]:
+    old.append(n)
+    return old[-20:]
+
+
 VERBS: dict[str, Callable[[sharedstate.Store, int], object]] = {
     "set": lambda store, n: store.set(f"k{n % 40}", payload(n)),
     "set_large": lambda store, n: store.set(f"large{n % 3}", payload(n, 9_000)),
     "add": lambda store, n: store.add(f"new{n}", payload(n, 100)),
     "increment": lambda store, n: store.increment("count"),
-    "update_with": lambda store, n: store.update_with("list", lambda old: [n, *old][:20], []),
+    "update_with": lambda store, n: store.update_with("list", lambda old: _followed(old, n), []),
     "touch": lambda store, n: store.touch(f"k{n % 40}", 1e6),
     "transaction": _transaction,
     "set_many": lambda store, n: store.set_many({f"many{i}": payload(n) for i in range(8)}),
@@ -78,18 +85,25 @@ class Ledger:
         self.model.close()
         sharedstate.remove(self.model.url)
 
-    def do(self, verb: str, refusal: type[Exception] | tuple[type[Exception], ...] = CapacityError) -> bool:
+    def do(
+        self,
+        verb: str,
+        refusal: type[Exception] | tuple[type[Exception], ...] = CapacityError,
+        under: AbstractContextManager[object] = _NOTHING,
+    ) -> bool:
         """Do one verb; return whether it was acknowledged.
 
         Args:
             verb: of `VERBS`.
             refusal: what may be raised; each says what to do next, or is a plain MemoryError.
+            under: what the verb is done under, and not what looks at the store afterwards.
         """
         self._number += 1
         number, act = self._number, VERBS[verb]
-        before = dict(self.store) if verb in BATCHES else {}
+        before = dict(self.model) if verb in BATCHES else {}
         try:
-            found = act(self.store, number)
+            with under:
+                found = act(self.store, number)
         except OutcomeUnknownError:
             self._settle(verb, number)
             self._count("OutcomeUnknownError")
