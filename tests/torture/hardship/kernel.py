@@ -10,7 +10,7 @@ import struct
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hardship.children import fork
+from hardship.children import in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,8 @@ __all__ = [
     "PAGE",
     "fake_reservations",
     "fill_to",
-    "in_namespace",
+    "in_pid_namespace",
+    "in_time_namespace",
     "limit",
     "mount_small",
     "next_pid",
@@ -77,14 +78,23 @@ def fill_to(place: str, free: int) -> None:
     resize(place, (found.f_blocks - found.f_bfree) * found.f_frsize + free)
 
 
-def in_namespace(body: Callable[[], int]) -> int:
-    """Run `body` as process 1 of a new pid namespace with a /proc of its own; return its exit status."""
+def in_pid_namespace(body: Callable[[], Any]) -> Any:
+    """Return what `body` returns as process 1 of a new pid namespace, with a /proc of its own, as in a container."""
     unshare(CLONE_NEWNS | CLONE_NEWPID)
-    pid = fork()
-    if pid == 0:
+
+    def first() -> Any:
         _call("mount", b"proc", b"/proc", b"proc", ctypes.c_ulong(0), None)
-        os._exit(body())
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return body()
+
+    return in_child(first)
+
+
+def in_time_namespace(body: Callable[[], Any], boot_s: int) -> Any:
+    """Return what `body` returns where the boot clock is `boot_s` seconds ahead."""
+    unshare(CLONE_NEWTIME)
+    with open("/proc/self/timens_offsets", "w", encoding="ascii") as file:
+        file.write(f"boottime {boot_s} 0")
+    return in_child(body)
 
 
 def next_pid(pid: int) -> None:
