@@ -269,6 +269,8 @@ class LockDirectory:
             names = sorted(os.listdir(self.path))
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise translate_os_error(self.url, error) from error
         found = [self._record(os.path.join(self.path, name)) for name in names if name.endswith(".lock")]
         return [record for record in found if record is not None]
 

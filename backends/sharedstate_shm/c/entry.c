@@ -178,7 +178,7 @@ static int take_block(struct ss_held *h, uint64_t hash, const void *key, size_t 
 {
     const struct ss_pins pins = {is_this_hash, &hash};
     struct ss_room room = {.held = h, .count = 1, .pins = &pins};
-    int rc = found->block == 0 ? ss_table_reserve(h, 1) : SS_OK;
+    int rc = found->block == 0 ? ss_room_reserve(h, 1, &pins) : SS_OK;
 
     if (rc != SS_OK)
         return rc;

@@ -150,7 +150,39 @@ static int evict_pages(struct ss_held *h, uint64_t first, uint64_t count, uint64
     return *freed != 0 ? ss_heap_sweep(h) : SS_OK;
 }
 
-/* ---- the public two ---------------------------------------------------- */
+/* Old entries of any class, until `count` are gone; young ones if there are no others. */
+static int evict_some(struct ss_held *h, uint64_t count, const struct ss_pins *pins)
+{
+    uint64_t hand = ss_load(&h->st->hand), meta;
+    int rc = SS_OK;
+
+    for (uint64_t n = 0; n < 2 * (h->mask + 1) && count != 0 && rc == SS_OK; n++, hand++) {
+        uint64_t slot = ss_load(&h->slots[hand & h->mask]);
+        if (!ss_slot_is_entry(slot))
+            continue;
+        if (!ss_block_is_sound(h->r, ss_slot_block(slot), h->heap_end, &meta))
+            return SS_CORRUPT;
+        uint64_t hash = ss_load(&ss_block_at(h->r, ss_slot_block(slot))->hash);
+        if (ss_is_pinned(pins, hash) || test_and_clear_touch(h, hash))
+            continue;
+        rc = evict(h, hand & h->mask);
+        count--;
+    }
+    ss_store(&h->st->hand, hand);
+    return rc;
+}
+
+/* ---- the public three -------------------------------------------------- */
+
+int ss_room_reserve(struct ss_held *h, uint64_t extra, const struct ss_pins *pins)
+{
+    int rc = ss_table_reserve(h, extra);
+    if (rc != SS_NOSPC || (h->r->flags & SS_EVICT) == 0 || extra > h->mask - h->mask / 8)
+        return rc;
+    /* Some more, since to clear away what they leave costs a walk through the table. */
+    rc = evict_some(h, extra + h->mask / 16, pins);
+    return rc == SS_OK ? ss_table_reserve(h, extra) : rc;
+}
 
 int ss_room_take(struct ss_held *h, uint64_t bytes, const struct ss_pins *pins, uint64_t *block)
 {

@@ -1,4 +1,4 @@
-/* room.h - a block at any price that the region's policy allows.
+/* room.h - a block, and a slot, at any price that the region's policy allows.
  *
  * When the heap has nothing left, in this order: drop what has expired and
  * sweep, in the stripe at hand, then in one after another.  With SS_EVICT, evict an old
@@ -29,6 +29,9 @@ struct ss_room {
     uint32_t reclaimed;   /* start with 0 */
     uint64_t windows;     /* start with 0 */
 };
+
+/* ss_table_reserve(), with SS_EVICT at the price of entries where the table cannot grow. */
+int ss_room_reserve(struct ss_held *h, uint64_t extra, const struct ss_pins *pins);
 
 /* ss_heap_take(), at most at the price of evicting one entry of the same class. */
 int ss_room_take(struct ss_held *h, uint64_t bytes, const struct ss_pins *pins, uint64_t *block);

@@ -167,6 +167,7 @@ static int check_expectations(struct commit *c, size_t *culprit)
 
 static int reserve_tables(struct commit *c)
 {
+    const struct ss_pins pins = {is_participant, c};
     uint64_t extra[SS_STRIPES_MAX]; /* of the stripe held at this place */
 
     memset(extra, 0, c->nheld * sizeof *extra);
@@ -174,7 +175,7 @@ static int reserve_tables(struct commit *c)
         if (c->ops[i].kind == SS_OP_PUT && c->ops[i].priv.old_block == 0)
             extra[c->held_at[c->ops[i].priv.stripe]]++;
     for (size_t k = 0; k < c->nheld; k++) {
-        int rc = extra[k] == 0 ? SS_OK : ss_table_reserve(&c->held[k], extra[k]);
+        int rc = extra[k] == 0 ? SS_OK : ss_room_reserve(&c->held[k], extra[k], &pins);
         if (rc != SS_OK)
             return rc;
     }

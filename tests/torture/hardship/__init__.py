@@ -1,0 +1,1 @@
+"""What the experiments on exhaustion, time and identity share: children, the kernel's walls, and a ledger."""
