@@ -158,15 +158,6 @@ def show_stats(url: str, as_json: bool) -> None:
             click.echo(f"{name:{width}}  {figure}")
 
 
-@click.command("check")
-@click.argument("url")
-def check(url: str) -> None:
-    """Verify every invariant of what is stored."""
-    with open_existing(url) as store:
-        store.check()
-        click.echo(f"{store.url}: whole, {len(store)} entries")
-
-
 @click.command("locks")
 @click.argument("url")
 @click.option("--json", "as_json", is_flag=True, help="Print lines of JSON.")
@@ -270,7 +261,6 @@ STORE_COMMANDS: Final = (
     dump,
     watch,
     show_stats,
-    check,
     show_locks,
     remove,
 )
