@@ -21,7 +21,7 @@ from collections.abc import (
 )
 
 from sharedstate.backend.waiting import Backoff, Deadline
-from sharedstate.errors import ClosedError, ConflictError, KeyFormatError, ScopeError
+from sharedstate.errors import ClosedError, ConflictError, KeyFormatError, ScopeError, redact
 from sharedstate.membership import Membership
 from sharedstate.model import ABSENT, MISSING, Capabilities, Change, Entry, LockRecord, Scope, Sharer
 
@@ -545,7 +545,7 @@ class Store(MutableMapping[str, "Any"]):
         return _reopen, (self.url, self._prefix)
 
     def __repr__(self) -> str:
-        return f"<Store {self.url}{f' namespace {self._prefix!r}' if self._prefix else ''}>"
+        return f"<Store {redact(self.url)}{f' namespace {self._prefix!r}' if self._prefix else ''}>"
 
     def _full(self, key: str) -> str:
         if type(key) is not str or not key:

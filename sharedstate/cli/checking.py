@@ -18,7 +18,7 @@ import click
 
 from sharedstate import opening
 from sharedstate.cli.stores import open_existing
-from sharedstate.errors import CorruptError
+from sharedstate.errors import CorruptError, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -53,6 +53,7 @@ def check(url: str, is_repairing: bool, copy_to: str | None, as_json: bool) -> N
         still_wrong, entries = _look(url)
         if still_wrong is not None:
             raise still_wrong
+    url = redact(url)
     if as_json:
         click.echo(json.dumps(_as_plain(url, wrong, entries, report)))
     elif report is not None:
@@ -85,7 +86,7 @@ def _progress(url: str) -> Generator[Callable[[int, int], None] | None]:
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"checking {url}", total=None)
+        task = bar.add_task(f"checking {redact(url)}", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
