@@ -72,7 +72,10 @@ def look(url: str, path: str) -> os.stat_result | None:
     if found is None:
         return None
     for side_file in SIDE_FILES:
-        _lstat(url, path + side_file)
+        beside = _lstat(url, path + side_file)
+        if beside is not None and beside.st_nlink > 1:  # SQLite would write what is not its own
+            reason = f"{path}{side_file} has another name, a hard link"
+            raise StoreAccessError(url=url, reason=reason, advice="It may have been planted: remove one of the two.")
     if found.st_size == 0:
         advice = "If it was never more than an empty file, remove it; the store is then created."
         raise CorruptError(url=url, reason=f"{path} is empty, which no store ever is", advice=advice)

@@ -143,7 +143,7 @@ def _check_directory(url: str, path: str, found: os.stat_result) -> None:
 
 
 def open_private(url: str, path: str, flags: int, mode: int = 0o600) -> int:
-    """Open `path` and return the descriptor: a regular file of ours, no link, closed on exec.
+    """Open `path` and return the descriptor: a regular file of ours, no link of either kind, closed on exec.
 
     Args:
         url: the store's, for errors.
@@ -205,6 +205,12 @@ def hand_over(made: str | int, like: str) -> None:
 def _check_regular(url: str, path: str, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise UnavailableError(url=url, reason=f"{path} is no regular file", advice="Name another path.")
+    if found.st_nlink > 1:  # what is written here would be written there
+        raise StoreAccessError(
+            url=url,
+            reason=f"{path} has another name, a hard link",
+            advice="It may have been planted: remove one of the two.",
+        )
 
 
 def _check_owner(url: str, path: str, found: os.stat_result) -> None:
