@@ -377,7 +377,7 @@ def alarms(url: str, seconds: float, check: Callable[[Any], None]) -> tuple[int,
 def test_a_busy_store_raises_no_alarm(scheme: str, evidence: Path) -> None:
     """C2."""
     url = registry.find_plugin(parse_url(f"{scheme}:any")).temporary_url(str(evidence))
-    seconds = span_s(3, 0.02)
+    seconds = span_s(2, 0.02)
 
     try:
         checks, found = alarms(url, seconds, lambda store: store.check())
