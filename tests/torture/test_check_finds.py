@@ -346,6 +346,7 @@ def alarms(url: str, seconds: float, check: Callable[[Any], None]) -> tuple[int,
     found: list[str] = []
     checks = 0
     with sharedstate.open(url) as store:
+        token = store._backend.change_token()
         if url.startswith("memory:"):
             scope: dict[str, Any] = {"__name__": "writer"}
             exec(WRITER, scope)  # our own program, which the others run as one
@@ -356,6 +357,7 @@ def alarms(url: str, seconds: float, check: Callable[[Any], None]) -> tuple[int,
         else:
             arguments = [sys.executable, "-c", WRITER, url]
             end = [subprocess.Popen([*arguments, str(seed), str(seconds)], stderr=subprocess.PIPE) for seed in range(4)]
+        assert store._backend.wait(token, 60)  # a process takes a while to begin
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
