@@ -48,7 +48,8 @@ class StateError(Exception):
     """
 
     def __init__(self, **facts: Any) -> None:
-        self.__dict__.update(facts)
+        for name, fact in facts.items():
+            self.__dict__[name] = redact(fact) if type(fact) is str else fact
         super().__init__(self.describe())
 
     def describe(self) -> str:
@@ -62,6 +63,28 @@ class StateError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         facts = {name: fact for name, fact in self.__dict__.items() if not name.startswith("_")}
         return _rebuild, (type(self), facts)
+
+
+_SECRETS = (
+    # user:password@, after a scheme or slashes
+    (r"(?<=[:/])([^\s:/@'\"]*):[^\s/'\"]+@", r"\1:***@"),
+    # ?password=..., also where a parameter is quoted by itself
+    (
+        r"(?i)(^|[?&'\"\s])([\w.-]*(?:pass|pwd|secret|token|credential|auth|api_?key|_key)[\w.-]*)=[^&\s'\"]*",
+        r"\1\2=***",
+    ),
+)
+
+
+def redact(text: str) -> str:
+    """Return `text` with *** in the place of what looks like a password or token in a URL."""
+    if "@" not in text and "=" not in text:
+        return text
+    import re  # only here: few texts hold either
+
+    for pattern, instead in _SECRETS:
+        text = re.sub(pattern, instead, text)
+    return text
 
 
 def _rebuild(kind: type[StateError], facts: dict[str, Any]) -> StateError:

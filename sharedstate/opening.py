@@ -16,7 +16,7 @@ import os
 
 from sharedstate import registry
 from sharedstate.backend.urls import parse_url
-from sharedstate.errors import ScopeError, StateError, UrlError
+from sharedstate.errors import ScopeError, StateError, UnavailableError, UrlError
 from sharedstate.model import Durability, Scope
 from sharedstate.store import Store
 
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from typing import Final
 
     from sharedstate.backend import Backend
+    from sharedstate.backend.repairs import Repair
     from sharedstate.choice import Needs
 
-__all__ = ["open_store", "remove"]
+__all__ = ["open_store", "remove", "repair"]
 
 _VARIABLE: Final = "SHAREDSTATE_URL"
 """The environment variable whose URL `open()` takes in place of its own choice."""
@@ -108,6 +109,30 @@ def remove(url: str) -> None:
     """
     parsed = parse_url(url)
     registry.find_plugin(parsed).remove(parsed)
+
+
+def repair(url: str, copy_to: str | None = None) -> Repair:
+    """Mend the store that `url` names as far as no guess is needed, after keeping a copy of it.
+
+    Args:
+        url: of the store.
+        copy_to: path of the copy, where nothing is yet; by default beside the store.
+
+    Raises:
+        CorruptError: nothing in it is certain enough; the store is as it was.
+        UnavailableError: there is none, others are in the way, or its backend repairs nothing.
+    """
+    parsed = parse_url(url)
+    plugin = registry.find_plugin(parsed)
+    mend = getattr(plugin, "repair", None)
+    if mend is None:
+        raise UnavailableError(
+            url=url,
+            reason=f"the backend {parsed.scheme}: repairs nothing",
+            advice="Restore a backup, or remove the store.",
+        )
+    report: Repair = mend(parsed, copy_to)
+    return report
 
 
 def _refuse_or_tell(

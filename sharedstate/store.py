@@ -21,7 +21,7 @@ from collections.abc import (
 )
 
 from sharedstate.backend.waiting import Backoff, Deadline
-from sharedstate.errors import ClosedError, ConflictError, KeyFormatError, ScopeError
+from sharedstate.errors import ClosedError, ConflictError, KeyFormatError, ScopeError, redact
 from sharedstate.membership import Membership
 from sharedstate.model import ABSENT, MISSING, Capabilities, Change, Entry, LockRecord, Scope, Sharer
 
@@ -501,13 +501,19 @@ class Store(MutableMapping[str, "Any"]):
         """Return figures for people: entries, bytes, capacity_bytes and the backend's own."""
         return self._backend.stats()
 
-    def check(self) -> None:
-        """Verify every invariant of what is stored.
+    def check(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Verify every invariant of what is stored; others go on reading and writing meanwhile.
+
+        Args:
+            progress: called now and then with how much is done, and of how much.
 
         Raises:
             CorruptError: names the invariant and the place.
         """
-        self._backend.check()
+        if progress is None:
+            self._backend.check()
+        else:
+            self._backend.check(progress)
 
     def close(self) -> None:
         """Give back what this handle holds; what is stored stays.  Closing twice is no error."""
@@ -539,7 +545,7 @@ class Store(MutableMapping[str, "Any"]):
         return _reopen, (self.url, self._prefix)
 
     def __repr__(self) -> str:
-        return f"<Store {self.url}{f' namespace {self._prefix!r}' if self._prefix else ''}>"
+        return f"<Store {redact(self.url)}{f' namespace {self._prefix!r}' if self._prefix else ''}>"
 
     def _full(self, key: str) -> str:
         if type(key) is not str or not key:

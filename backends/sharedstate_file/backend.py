@@ -42,6 +42,7 @@ from sharedstate.model import (
     Put,
     Sharer,
     Write,
+    boot_id,
 )
 from sharedstate.values import check_key, encode
 from sharedstate_file.handle import Handle
@@ -54,10 +55,12 @@ from sharedstate_file.writers import WriterLock
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Final
 
     from sharedstate.backend import Lock
+    from sharedstate_file.index import Entries
+    from sharedstate_file.log import Log
 
 __all__ = ["FileBackend", "connect", "discover", "exists", "remove", "temporary_url"]
 
@@ -423,26 +426,54 @@ class FileBackend(Handle, Backend):
             "compactions_failed": self._compactions_failed,
         }
 
-    def check(self) -> None:
-        """Verify every frame, that this handle knows what the log says, and the lock files."""
-        self._writers.run(self._check)
-        self._locks.records()
+    def check(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Verify every frame, that this handle knows what the log says, and the lock files.
 
-    def _check(self) -> None:
-        self._refresh()
-        if not self._head.is_sealed():
-            reason = f"H3: {self._place.head}: the word does not agree with its seal"
-            raise CorruptError(url=self.url, reason=reason)
-        word, generation = self._mark
-        entries, reached = load(self._log, length_of(word))
+        Writers wait while a copy of the index is taken, not while the log is read (F1).
+        """
+        log, word, generation, known = self._writers.run(self._begin_check)
+        if progress is not None:
+            progress(0, length_of(word))
+        entries, reached = load(log, length_of(word))
         if reached != generation:
             reason = f"B1: this handle is at generation {generation}, the log at {reached}"
             raise CorruptError(url=self.url, reason=reason)
-        for key in entries.keys() | self._entries.keys():
-            if not is_same(entries.get(key), self._entries.get(key)):
+        for key in entries.keys() | known.keys():
+            if not is_same(entries.get(key), known.get(key)):
                 raise CorruptError(url=self.url, reason=f"B1: this handle has another {key!r} than the log")
-        for stored in entries.values():
-            entry_of(stored)
+        for done, (key, stored) in enumerate(entries.items()):
+            if progress is not None and done % 10_000 == 0:
+                progress(length_of(word) * done // len(entries), length_of(word))
+            try:
+                entry_of(stored)
+            except CorruptError as error:
+                reason = f"the value of {key!r} is damaged: {error.reason}"
+                raise CorruptError(url=self.url, reason=reason) from error
+        self._locks.records()
+        self._presences.sharers()
+
+    def _begin_check(self) -> tuple[Log, int, int, Entries]:
+        self._refresh()
+        if not self._head.is_sealed():
+            reason = f"H3: {self._place.head}, offset 64: the word does not agree with its seal"
+            raise CorruptError(url=self.url, reason=reason)
+        if not self._head.is_true(boot_id()):
+            reason = f"H: {self._place.head}, offset 0: it does not say that it was made in this boot"
+            raise CorruptError(url=self.url, reason=reason)
+        self._require_own_log()
+        word, generation = self._mark
+        return self._log, word, generation, self._entries.copy()
+
+    def _require_own_log(self) -> None:
+        """Refuse a name that is not that of the log we have open; looks at its header too."""
+        try:
+            named = self._place.open_log(self._log.number)
+        except FileNotFoundError:
+            named = None
+        if named is None or not os.path.samestat(os.fstat(named.fd), os.fstat(self._log.fd)):
+            raise CorruptError(url=self.url, reason=f"{self._log.path}, which the head names, was removed or replaced")
+        if (named.base, named.mark) != (self._log.base, self._log.mark):
+            raise self._log.damaged(0, "another header than when it was opened")
 
 
 def _deadline(ttl_s: float) -> float:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sharedstate_file.index import Entries
     from sharedstate_file.place import Place
 
-__all__ = ["FLOOR_BYTES", "compact", "due_at"]
+__all__ = ["FLOOR_BYTES", "compact", "due_at", "write_checkpoint"]
 
 FLOOR_BYTES: Final = 2**18  # a store of few entries then opens in at most some 20 ms
 """Fewer dead bytes than this are left where they are."""
@@ -80,7 +80,7 @@ def compact(
     place.drop_logs(keep=log.number)
     try:
         heir = Log.create(place.url, place.draft, generation + 1, place.mode)
-        length = _write_checkpoint(heir, entries, generation + 1, now)
+        length = write_checkpoint(heir, entries, generation + 1, now)
         os.fsync(heir.fd)
         reached("draft written")
         os.rename(place.draft, place.log(number))
@@ -109,7 +109,8 @@ def compact(
     return heir, heirs_word
 
 
-def _write_checkpoint(heir: Log, entries: Entries, generation: int, now: float) -> int:
+def write_checkpoint(heir: Log, entries: Entries, generation: int, now: float) -> int:
+    """Begin a log with what of `entries` has not expired by `now`; return where it ends."""
     end = LOG_HEADER_BYTES
     for operations in _batches(entries, now):
         end = heir.append(encode([generation, *operations]), end)

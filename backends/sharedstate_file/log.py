@@ -52,10 +52,11 @@ class Log:
         path: of the file.
         number: in its name; 0 while it is a draft.
         base: the store's generation before its first frame.
+        mark: what each of its frames begins with.
         fd: for reading and writing at given places only; fork may share it.
     """
 
-    __slots__ = ("_mark", "_seed", "base", "fd", "number", "path", "url")
+    __slots__ = ("_seed", "base", "fd", "mark", "number", "path", "url")
 
     def __init__(self, url: str, path: str, number: int, fd: int, *, mark: bytes, base: int) -> None:
         self.url = url
@@ -63,7 +64,7 @@ class Log:
         self.number = number
         self.fd = fd
         self.base = base
-        self._mark = mark
+        self.mark = mark
         self._seed = int.from_bytes(mark, "little")
 
     @classmethod
@@ -113,7 +114,7 @@ class Log:
             OSError: it could not be written; what was written of it has been cut.
         """
         length = len(payload)
-        frame = _FRAME.pack(self._mark, length, crc32(payload, self._seed ^ length)) + payload
+        frame = _FRAME.pack(self.mark, length, crc32(payload, self._seed ^ length)) + payload
         try:
             written = os.pwrite(self.fd, frame, end)
             if written != len(frame):
@@ -147,7 +148,7 @@ class Log:
                     raise self.damaged(offset)
             mark, length, crc = _FRAME.unpack_from(block, at)
             stop = offset + FRAME_BYTES + length
-            if mark != self._mark or stop > end or length > MAX_PAYLOAD_BYTES:
+            if mark != self.mark or stop > end or length > MAX_PAYLOAD_BYTES:
                 raise self.damaged(offset)
             if stop - origin > len(block):
                 wanted = max(stop - offset, min(end - offset, _BLOCK_BYTES))
@@ -161,14 +162,14 @@ class Log:
     def find_frame(self, start: int, end: int) -> int | None:
         """Return where a whole frame begins between `start` and `end`, whatever else lies there."""
         with mmap.mmap(self.fd, end, prot=mmap.PROT_READ) as file:
-            at = file.find(self._mark, start, end)
+            at = file.find(self.mark, start, end)
             while at >= 0:
                 if end - at >= FRAME_BYTES:
                     _, length, crc = _FRAME.unpack_from(file, at)
                     payload = file[at + FRAME_BYTES : at + FRAME_BYTES + length]
                     if len(payload) == length and crc32(payload, self._seed ^ length) == crc:
                         return at
-                at = file.find(self._mark, at + 1, end)
+                at = file.find(self.mark, at + 1, end)
         return None
 
     def damaged(self, offset: int, what: str = "a damaged frame") -> CorruptError:

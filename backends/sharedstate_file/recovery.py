@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sharedstate_file.place import Place
     from sharedstate_file.writers import WriterLock
 
-__all__ = ["attach", "finish_removal", "mend", "survey"]
+__all__ = ["attach", "finish_removal", "mend", "settle", "survey"]
 
 
 def survey(log: Log, start: int, generation: int) -> tuple[int, int, int]:
@@ -90,7 +90,7 @@ def attach(place: Place, writers: WriterLock) -> Head | None:
         if not writers.is_current():
             return None
         try:
-            return _settle(place)
+            return settle(place)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and not os.path.exists(place.lock):
                 return None
@@ -99,7 +99,8 @@ def attach(place: Place, writers: WriterLock) -> Head | None:
     return writers.run(body)
 
 
-def _settle(place: Place) -> Head | None:
+def settle(place: Place) -> Head | None:
+    """Do what `attach` does, inside the writers' section; None if the store was removed."""
     boot = boot_id()
     head = Head.open(place.url, place.head)
     if head is not None and head.is_sealed() and head.words[0] == REMOVED:

@@ -30,7 +30,7 @@ from sharedstate_memory.offer import CAPABILITIES
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any, Final, NoReturn
 
     from sharedstate.backend import StoreUrl
@@ -266,15 +266,20 @@ class MemoryBackend(Backend):
         size = sum(len(value) if is_encoded else len(encode(value)) for _, value, is_encoded, _, _ in rows)
         return {"entries": self.count(), "bytes": size, "capacity_bytes": 0, "generation": entries.last}
 
-    def check(self) -> None:
+    def check(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Verify M1, and that every container decodes."""
         entries = self._open_table().entries
         rows, last = entries.snapshot(), entries.last  # in this order: `last` only grows
-        for key, value, is_encoded, generation, _ in rows:
+        for done, (key, value, is_encoded, generation, _) in enumerate(rows):
+            if progress is not None and done % 10_000 == 0:
+                progress(done, len(rows))
             if not ABSENT < generation <= last:
                 raise CorruptError(url=self.url, reason=f"M1: {key!r} is at generation {generation}")
             if is_encoded:
-                decode(value)
+                try:
+                    decode(value)
+                except CorruptError as error:
+                    raise CorruptError(url=self.url, reason=f"the value of {key!r} is {error.reason}") from error
 
     def close(self) -> None:
         """Let go of the table, which stays until the interpreter ends."""

@@ -13,14 +13,19 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sharedstate_shm.backend import connect, discover, exists, remove, temporary_url
+    from sharedstate_shm.salvage import repair
 
-__all__ = ["CAPABILITIES", "COSTS", "connect", "discover", "exists", "remove", "temporary_url", "url_for"]
+__all__ = ["CAPABILITIES", "COSTS", "connect", "discover", "exists", "remove", "repair", "temporary_url", "url_for"]
 
 
 def __getattr__(name: str) -> Any:
     # What it offers is looked at wherever a store is chosen; the rest is loaded where it is chosen.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "repair":  # which a program that only uses its store never loads
+        from sharedstate_shm.salvage import repair
+
+        return repair
     from sharedstate_shm import backend
 
     return getattr(backend, name)

@@ -67,6 +67,17 @@ class Table:
     def wait(self, token: int, timeout_s: float | None = None) -> bool: ...
     def stats(self) -> dict[str, int]: ...
     def check(self) -> None: ...
+    def salvage(self) -> tuple[list[str], int, int, int]:
+        """Return what is sound in a region that nobody else uses.
+
+        The keys of sound entries, expired ones too; how many others there are;
+        how many stripes cannot be read; and the last generation that any stripe
+        says to have given out.
+        """
+
+    def raise_generations(self, floor: int, /) -> None:
+        """Give out no generation up to `floor` from now on."""
+
     def info(self) -> dict[str, int]:
         """Return size, max_value_bytes, evicts and created."""
 

@@ -33,7 +33,7 @@ from sharedstate_shm.offer import CAPABILITIES, DEFAULT_SIZE, require_core
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Final, NoReturn
 
     from sharedstate.model import Entry, LockRecord, Sharer, Write
@@ -67,7 +67,7 @@ def connect(url: StoreUrl) -> ShmBackend:
         any_owner = os.geteuid() == 0
         table = _core.open_region(directory, _region(name), text, size, mode, full == "evict", any_owner, timeout_s)
     except OSError as error:
-        error.filename = _path(name)
+        error.filename = region_path(name)
         raise translate_os_error(text, error) from error
     except ValueError as error:
         _refuse(text, name, error)
@@ -86,13 +86,13 @@ def connect(url: StoreUrl) -> ShmBackend:
             f"the region exists with full={kept}",
             f"Leave full out to use it, or remove it first: sharedstate remove shm://{name}.",
         )
-    locks = LockDirectory(text, os.path.join(_DIRECTORY, _PREFIX + name + _LOCKS), mode, _path(name))
+    locks = LockDirectory(text, os.path.join(_DIRECTORY, _PREFIX + name + _LOCKS), mode, region_path(name))
     return ShmBackend(text, table, locks)
 
 
 def exists(url: StoreUrl) -> bool:
     """Return whether there is a region of that name."""
-    return os.path.lexists(_path(url.name()))
+    return os.path.lexists(region_path(url.name()))
 
 
 def discover() -> list[str]:
@@ -215,8 +215,19 @@ class ShmBackend(Backend):
     def wait(self, token: int, timeout_s: float | None = None) -> bool:
         return self._table.wait(token, timeout_s)
 
-    def check(self) -> None:
+    def check(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Verify every invariant of the format stripe by stripe, that every value decodes, and the lock files."""
         self._table.check()
+        keys = self._table.keys()
+        for done, key in enumerate(keys):
+            if progress is not None and done % 10_000 == 0:
+                progress(done, len(keys))
+            try:
+                self._table.read(key)
+            except CorruptError as error:
+                raise CorruptError(url=self.url, reason=f"the value of {key!r} is damaged: {error.reason}") from error
+        self._locks.records()
+        self._presences.sharers()
 
     # --- What is not the table's --------------------------------------------
 
@@ -260,7 +271,6 @@ class ShmBackend(Backend):
 _VERBS: Final = (
     "add",
     "change_token",
-    "check",
     "clear",
     "commit",
     "compare_and_set",
@@ -284,7 +294,8 @@ def _region(name: str) -> str:
     return _PREFIX + name + _REGION
 
 
-def _path(name: str) -> str:
+def region_path(name: str) -> str:
+    """Return the path of the region of that name."""
     return os.path.join(_DIRECTORY, _region(name))
 
 
@@ -298,7 +309,7 @@ def _open_directory(url: str) -> int:
 def _refuse(url: str, name: str, error: ValueError) -> NoReturn:
     """Raise what the table found in place of a region."""
     status, reason = error.args
-    path = _path(name)
+    path = region_path(name)
     failures = _core.FAILURES
     if os.path.islink(path):
         raise StoreAccessError(

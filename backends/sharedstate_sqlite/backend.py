@@ -9,6 +9,7 @@ Invariants, verified by `check`:
     Q3  a key is one that `check_key` lets in, a generation an integer above 0
     Q4  a BLOB is the encoding of one value
     Q5  `expires_at` is NULL or a number of seconds since 1970
+    Q6  the database says that it is a store, and its tables are as they were created
 Crash: SQLite's, that is a transaction is whole or absent, and the kernel frees
 the locks of the dead.
 """
@@ -31,15 +32,15 @@ from sharedstate.model import (
     Write,
 )
 from sharedstate.values import check_key
-from sharedstate_sqlite import place
+from sharedstate_sqlite import place, schema
 from sharedstate_sqlite import statements as sql
-from sharedstate_sqlite.cells import MAX_INTEGER, bounds_of, is_integer_or_float, pack, unpack
+from sharedstate_sqlite.cells import MAX_INTEGER, bounds_of, check_row, is_integer_or_float, pack, unpack
 from sharedstate_sqlite.offer import CAPABILITIES
 from sharedstate_sqlite.sessions import all_rows, rows_changed
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from sqlite3 import Connection
     from typing import Any, Final
 
@@ -398,11 +399,14 @@ class SqliteBackend(Backend):
             "sqlite_version": sqlite_version,
         }
 
-    def check(self) -> None:
-        """Verify Q1 to Q5."""
-        for (line,) in self._run("PRAGMA integrity_check(10)", (), all_rows):
+    def check(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Verify Q1 to Q6, and the lock files."""
+        total, done = self.count() if progress is not None else 0, 0
+        for (line,) in self._run("PRAGMA integrity_check(1)", (), all_rows):
             if line != "ok":
                 raise CorruptError(url=self.url, reason=f"Q1: {line}")
+        identity, tables = (self._run(statement, (), all_rows) for statement in (schema.IDENTITY, schema.TABLES))
+        schema.require(self.url, identity, tables)
         floors = self._run("SELECT generation FROM floor", (), all_rows)
         if len(floors) != 1 or type(floors[0][0]) is not int or floors[0][0] < 0:
             raise CorruptError(url=self.url, reason=f"Q2: the floor is {floors}")
@@ -411,19 +415,13 @@ class SqliteBackend(Backend):
         after = ""
         while rows := self._run(sql.SLICE_TO_CHECK, (after, _BATCH_ROWS), all_rows):
             for row in rows:
-                self._check_row(*row)
+                check_row(self.url, *row)
             after = rows[-1][0]
-
-    def _check_row(self, key: Any, cell: Any, generation: Any, expires_at: Any) -> None:
-        try:
-            check_key(key)
-        except KeyFormatError as error:
-            raise CorruptError(url=self.url, reason=f"Q3: {error}") from error
-        if type(generation) is not int or generation <= ABSENT:
-            raise CorruptError(url=self.url, reason=f"Q3: {key!r} is at generation {generation!r}")
-        unpack(self.url, key, cell)  # Q4
-        if expires_at is not None and not (type(expires_at) is float and 0 < expires_at < 1e12):
-            raise CorruptError(url=self.url, reason=f"Q5: {key!r} expires at {expires_at!r}")
+            done += len(rows)
+            if progress is not None:
+                progress(done, max(total, done))
+        self._lock_files().records()
+        self.sharers()
 
     def close(self) -> None:
         """Close the connections; those that calls have out, when these end."""

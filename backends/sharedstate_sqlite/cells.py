@@ -7,15 +7,16 @@ tools misread; and a str with NUL, at which C programs would end it.
 
 from __future__ import annotations
 
-from sharedstate.errors import CapacityError, CorruptError
-from sharedstate.values import decode, encode
+from sharedstate.errors import CapacityError, CorruptError, KeyFormatError
+from sharedstate.model import ABSENT
+from sharedstate.values import check_key, decode, encode
 from sharedstate_sqlite.offer import MAX_VALUE_BYTES
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from typing import Any, Final
 
-__all__ = ["MAX_INTEGER", "MIN_INTEGER", "bounds_of", "is_integer_or_float", "pack", "unpack"]
+__all__ = ["MAX_INTEGER", "MIN_INTEGER", "bounds_of", "check_row", "is_integer_or_float", "pack", "unpack"]
 
 MIN_INTEGER: Final = -(2**63)
 MAX_INTEGER: Final = 2**63 - 1
@@ -64,6 +65,28 @@ def unpack(url: str, key: str, cell: Any) -> Any:
         return decode(cell)
     except CorruptError as error:
         raise CorruptError(url=url, reason=f"the value of {key!r} is {error.reason}") from error
+
+
+def check_row(url: str, key: Any, cell: Any, generation: Any, expires_at: Any) -> None:
+    """Verify Q3 to Q5 of one row.
+
+    Raises:
+        CorruptError: it breaks one of them.
+    """
+    if type(key) is not str:
+        raise CorruptError(url=url, reason=f"Q3: {key!r} is a key")
+    try:
+        check_key(key)
+    except KeyFormatError as error:
+        raise CorruptError(url=url, reason=f"Q3: {error}") from error
+    if type(generation) is not int or generation <= ABSENT:
+        raise CorruptError(url=url, reason=f"Q3: {key!r} is at generation {generation!r}")
+    try:
+        unpack(url, key, cell)
+    except CorruptError as error:
+        raise CorruptError(url=url, reason=f"Q4: {error.reason}") from error
+    if expires_at is not None and not (type(expires_at) is float and 0 < expires_at < 1e12):
+        raise CorruptError(url=url, reason=f"Q5: {key!r} expires at {expires_at!r}")
 
 
 def bounds_of(by: Any) -> tuple[int, int] | None:

@@ -33,12 +33,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CREATION_LOCK",
+    "begin",
     "create",
     "file_system_of",
     "identity_of",
     "look",
     "refuse_absent",
     "remove",
+    "replace",
     "require_local",
 ]
 
@@ -70,7 +72,10 @@ def look(url: str, path: str) -> os.stat_result | None:
     if found is None:
         return None
     for side_file in SIDE_FILES:
-        _lstat(url, path + side_file)
+        beside = _lstat(url, path + side_file)
+        if beside is not None and beside.st_nlink > 1:  # SQLite would write what is not its own
+            reason = f"{path}{side_file} has another name, a hard link"
+            raise StoreAccessError(url=url, reason=reason, advice="It may have been planted: remove one of the two.")
     if found.st_size == 0:
         advice = "If it was never more than an empty file, remove it; the store is then created."
         raise CorruptError(url=url, reason=f"{path} is empty, which no store ever is", advice=advice)
@@ -170,21 +175,45 @@ def create(url: str, path: str, mode: int, timeout_s: float, connect: Callable[[
     with LockDirectory(url, f"{path}.locks", mode).lock(CREATION_LOCK, timeout_s):
         if look(url, path) is not None:
             return
-        unborn = f"{path}.creating"
-        _unlink(url, *_with_side_files(unborn))
-        # Made by us and not by SQLite, whose files have the umask's mode.
-        os.close(open_private(url, unborn, os.O_RDWR | os.O_CREAT, mode))
+        unborn = begin(url, path, mode)
         connection = connect(unborn)
         try:
             schema.create(connection)
         finally:
             connection.close()
-        try:
-            _link(unborn, path)
-            _flush_directory(directory)
-        except OSError as error:
-            raise translate_os_error(url, error) from error
-        _unlink(url, unborn)
+        _give_name(url, unborn, path)
+
+
+def begin(url: str, path: str, mode: int) -> str:
+    """Return the path of an empty file that is to become the database at `path`; needs the creation lock."""
+    unborn = f"{path}.creating"
+    _unlink(url, *_with_side_files(unborn))
+    # Made by us and not by SQLite, whose files have the umask's mode.
+    os.close(open_private(url, unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode))
+    return unborn
+
+
+def replace(url: str, path: str, unborn: str, connection: Connection) -> None:
+    """Put the whole database `unborn` in the place of the one at `path`, to which `connection` is open.
+
+    Every handle that has the old one open fails at its next statement.
+    """
+    try:
+        schema.retire(url, connection)
+    except Error as error:
+        if not is_damage(error):
+            raise translate(url, error, is_writing=True) from error
+    _unlink(url, *_with_side_files(path))  # the database first: nobody opens the new one with the old one's log
+    _give_name(url, unborn, path)
+
+
+def _give_name(url: str, unborn: str, path: str) -> None:
+    try:
+        _link(unborn, path)
+        _flush_directory(os.path.dirname(path))
+    except OSError as error:
+        raise translate_os_error(url, error) from error
+    _unlink(url, unborn)
 
 
 def remove(url: str, path: str, timeout_s: float, connect: Callable[[str], Connection]) -> None:

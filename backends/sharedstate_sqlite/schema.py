@@ -13,16 +13,30 @@ from sharedstate.errors import CorruptError, UnavailableError
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from sqlite3 import Connection
-    from typing import Final
+    from typing import Any, Final
 
     from sqlite_utils import Database
 
-__all__ = ["APPLICATION_ID", "FORMAT_VERSION", "FROZEN", "admit", "author", "create", "retire"]
+__all__ = [
+    "APPLICATION_ID",
+    "FORMAT_VERSION",
+    "FROZEN",
+    "IDENTITY",
+    "TABLES",
+    "admit",
+    "author",
+    "create",
+    "require",
+    "retire",
+]
 
 APPLICATION_ID: Final = 0x73685374
 """`shSt`, at offset 68 of the file: this database is a store of ours."""
 
 FORMAT_VERSION: Final = 1
+
+IDENTITY: Final = "SELECT application_id, user_version FROM pragma_application_id, pragma_user_version"
+TABLES: Final = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"
 
 # A trigger and not a second statement of ours: so a delete is one statement,
 # and the row that a person deletes with another tool raises the floor too.
@@ -79,10 +93,15 @@ def admit(url: str, connection: Connection) -> None:
         CorruptError: it is somebody else's, or its tables were changed.
         UnavailableError: it is a store, of another version.
     """
-    application_id, version = connection.execute(
-        "SELECT application_id, user_version FROM pragma_application_id, pragma_user_version"
-    ).fetchone()
-    tables = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    identity, tables = (connection.execute(statement).fetchall() for statement in (IDENTITY, TABLES))
+    require(url, identity, tables)
+    # It says so in the file; but another tool may have changed that.
+    connection.execute("PRAGMA journal_mode=WAL").fetchone()
+
+
+def require(url: str, identity: list[Any], tables: list[Any]) -> None:
+    """Refuse as `admit` does, by the rows of `IDENTITY` and `TABLES`."""
+    ((application_id, version),) = identity
     found = {name: sql for name, sql in tables if not name.startswith("sqlite_")}
     if application_id != APPLICATION_ID:
         holds = f"it holds {', '.join(sorted(found))}" if found else "it is empty"
@@ -103,8 +122,6 @@ def admit(url: str, connection: Connection) -> None:
             reason=f"the store's tables are not as they were created; it holds {', '.join(sorted(found)) or 'none'}",
             advice="Undo what was added or changed; after a sharedstate.remove() that was killed, call it again.",
         )
-    # It says so in the file; but another tool may have changed that.
-    connection.execute("PRAGMA journal_mode=WAL").fetchone()
 
 
 def retire(url: str, connection: Connection) -> None:

@@ -22,7 +22,7 @@ from sharedstate.model import ABSENT, Capabilities, Clock, Durability, Entry, Lo
 from sharedstate.values import check_key, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sharedstate.backend import StoreUrl
 
@@ -153,10 +153,12 @@ class OneFileBackend(Backend):
         """Return the number of entries and the size of the file."""
         return {"entries": self.count(), "bytes": os.stat(self._path).st_size, "capacity_bytes": 0}
 
-    def check(self) -> None:
+    def check(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Verify O1, and that every value decodes."""
         last, entries = self._load()
-        for key, (value, generation, _) in entries.items():
+        for done, (key, (value, generation, _)) in enumerate(entries.items()):
+            if progress is not None and done % 1000 == 0:
+                progress(done, len(entries))
             decode(value)
             if not ABSENT < generation <= last:
                 raise CorruptError(url=self.url, reason=f"O1: {key!r} is at generation {generation} of {last}")

@@ -29,7 +29,7 @@ from sharedstate.model import ABSENT, DELETE, Capabilities, Entry, LockRecord, P
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Final
 
     from sharedstate.backend.locks import Lock
@@ -119,8 +119,11 @@ class Backend(ABC):
         """Return figures for people: `entries`, `bytes`, `capacity_bytes` and the backend's own."""
 
     @abstractmethod
-    def check(self) -> None:
-        """Verify every stored byte's invariants.
+    def check(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Verify every stored byte's invariants, while others go on reading and writing.
+
+        Args:
+            progress: called now and then with how much is done, and of how much.
 
         Raises:
             CorruptError: names the invariant and where it is broken.

@@ -16,7 +16,15 @@ import stat
 
 from sharedstate.errors import CapacityError, StateError, StoreAccessError, UnavailableError
 
-__all__ = ["advise_on_denial", "hand_over", "has_name", "make_directory", "open_private", "translate_os_error"]
+__all__ = [
+    "advise_on_denial",
+    "hand_over",
+    "has_name",
+    "has_own_directory",
+    "make_directory",
+    "open_private",
+    "translate_os_error",
+]
 
 try:
     from sharedstate._native import has_name
@@ -96,6 +104,38 @@ def make_directory(url: str, path: str, mode: int = 0o700) -> None:
         found = os.lstat(path)
     except OSError as error:
         raise translate_os_error(url, error) from error
+    _check_directory(url, path, found)
+
+
+def has_own_directory(url: str, path: str, beside: str = "") -> bool:
+    """Return whether there is a directory at `path`; refuse one that another user could have planted.
+
+    Args:
+        url: the store's, for errors.
+        path: of the directory.
+        beside: a file of the store; root trusts the directory of its owner, and nobody else's.
+
+    Raises:
+        StoreAccessError: it is no directory, or belongs to another user.
+    """
+    try:
+        found = os.lstat(path)
+        owners = {0, found.st_uid if not beside or os.geteuid() != 0 else os.stat(beside).st_uid}
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise translate_os_error(url, error) from error
+    _check_directory(url, path, found)
+    if found.st_uid not in owners:
+        raise StoreAccessError(
+            url=url,
+            reason=f"{path} belongs to uid {found.st_uid}, the store to another",
+            advice="It may have been planted: remove it.",
+        )
+    return True
+
+
+def _check_directory(url: str, path: str, found: os.stat_result) -> None:
     if not stat.S_ISDIR(found.st_mode):
         kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no directory"
         raise StoreAccessError(url=url, reason=f"{path} is {kind}", advice="Name a directory, or one yet to be made.")
@@ -103,12 +143,13 @@ def make_directory(url: str, path: str, mode: int = 0o700) -> None:
 
 
 def open_private(url: str, path: str, flags: int, mode: int = 0o600) -> int:
-    """Open `path` and return the descriptor: a regular file of ours, no link, closed on exec.
+    """Open `path` and return the descriptor: a regular file of ours, no link of either kind, closed on exec.
 
     Args:
         url: the store's, for errors.
         path: of the file; its directory exists.
-        flags: as for os.open; with O_CREAT the new file gets `mode` whatever the umask.
+        flags: as for os.open; with O_CREAT the new file gets `mode` whatever the umask,
+            and with O_EXCL there must be none.
         mode: permission bits of a file made here.
 
     Raises:
@@ -121,9 +162,9 @@ def open_private(url: str, path: str, flags: int, mode: int = 0o600) -> int:
         # Open first what is there: fs.protected_regular refuses O_CREAT on a
         # foreign file in a sticky directory, even to root.
         try:
-            fd = os.open(path, guarded & ~os.O_CREAT)
+            fd = _create(path, guarded, mode) if flags & os.O_EXCL else os.open(path, guarded & ~os.O_CREAT)
         except FileNotFoundError:
-            if not flags & os.O_CREAT:
+            if not flags & os.O_CREAT or flags & os.O_EXCL:
                 raise
             fd = _create(path, guarded, mode)
     except FileNotFoundError:
@@ -144,6 +185,8 @@ def _create(path: str, flags: int, mode: int) -> int:
     try:
         fd = os.open(path, flags | os.O_EXCL, mode)
     except FileExistsError:
+        if flags & os.O_EXCL:
+            raise
         return os.open(path, flags & ~os.O_CREAT)
     os.fchmod(fd, mode)
     hand_over(fd, os.path.dirname(path) or ".")
@@ -162,6 +205,12 @@ def hand_over(made: str | int, like: str) -> None:
 def _check_regular(url: str, path: str, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise UnavailableError(url=url, reason=f"{path} is no regular file", advice="Name another path.")
+    if found.st_nlink > 1:  # what is written here would be written there
+        raise StoreAccessError(
+            url=url,
+            reason=f"{path} has another name, a hard link",
+            advice="It may have been planted: remove one of the two.",
+        )
 
 
 def _check_owner(url: str, path: str, found: os.stat_result) -> None:

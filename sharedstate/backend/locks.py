@@ -25,7 +25,14 @@ from abc import ABC, abstractmethod
 from errno import ENOSPC
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
-from sharedstate.backend.files import hand_over, has_name, make_directory, open_private, translate_os_error
+from sharedstate.backend.files import (
+    hand_over,
+    has_name,
+    has_own_directory,
+    make_directory,
+    open_private,
+    translate_os_error,
+)
 from sharedstate.backend.forks import fork_epoch, keep_on_fork, open_unshared
 from sharedstate.backend.waiting import Backoff, Deadline
 from sharedstate.errors import CorruptError, LockLostError, LockOwnershipError, LockTimeoutError
@@ -242,15 +249,25 @@ class LockDirectory:
         return os.path.join(self.path, quoted + ".lock")
 
     def open(self, path: str) -> int:
-        """Open a lock's file, made if there is none."""
-        try:
-            return open_private(self.url, path, os.O_RDWR | os.O_CREAT, self.mode)
-        except FileNotFoundError:
-            # Whoever may read the files must be able to reach them.
-            make_directory(self.url, self.path, self.mode | (self.mode & 0o444) >> 2)
-            if self._beside:
-                hand_over(self.path, self._beside)
-            return open_private(self.url, path, os.O_RDWR | os.O_CREAT, self.mode)
+        """Open a lock's file, made if there is none.
+
+        Raises:
+            StoreAccessError: the directory belongs to another user, who could remove what we hold.
+        """
+        if self.is_there():
+            try:
+                return open_private(self.url, path, os.O_RDWR | os.O_CREAT, self.mode)
+            except FileNotFoundError:
+                pass  # removed in between
+        # Whoever may read the files must be able to reach them.
+        make_directory(self.url, self.path, self.mode | (self.mode & 0o444) >> 2)
+        if self._beside:
+            hand_over(self.path, self._beside)
+        return open_private(self.url, path, os.O_RDWR | os.O_CREAT, self.mode)
+
+    def is_there(self) -> bool:
+        """Return whether the directory is there; refuse one that another user could have planted."""
+        return has_own_directory(self.url, self.path, self._beside)
 
     def remove(self) -> None:
         """Remove the directory of locks and sharers, as part of removing the store.  Holders' locks are lost."""
@@ -266,7 +283,7 @@ class LockDirectory:
     def records(self) -> list[LockRecord]:
         """Return what each lock says of itself."""
         try:
-            names = sorted(os.listdir(self.path))
+            names = sorted(os.listdir(self.path)) if self.is_there() else []
         except FileNotFoundError:
             return []
         except OSError as error:

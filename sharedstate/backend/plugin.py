@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from sharedstate.backend.contract import Backend
+    from sharedstate.backend.repairs import Repair
     from sharedstate.backend.urls import StoreUrl
     from sharedstate.model import Capabilities, Costs
 
@@ -63,6 +64,22 @@ class Plugin(Protocol):
 
     def remove(self, url: StoreUrl) -> None:
         """Remove the store and its locks.  Handles that are open see it as gone."""
+        ...
+
+    def repair(self, url: StoreUrl, copy_to: str | None) -> Repair:
+        """Mend the store as far as no guess is needed, after keeping a copy of it.
+
+        A plug-in that repairs nothing leaves this out.  Generations go on
+        growing, also of keys that were lost.
+
+        Args:
+            url: of the store.
+            copy_to: path of the copy, where nothing is yet; None: beside the store.
+
+        Raises:
+            CorruptError: nothing in it is certain enough; the store is as it was.
+            UnavailableError: there is none, or others are in the way.
+        """
         ...
 
     def temporary_url(self, directory: str) -> str:

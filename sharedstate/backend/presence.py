@@ -168,7 +168,7 @@ class PresenceFiles:
 
     def _paths(self, *endings: str) -> list[str]:
         try:
-            names = os.listdir(self._directory.path)
+            names = os.listdir(self._directory.path) if self._directory.is_there() else []
         except FileNotFoundError:
             return []
         except OSError as error:

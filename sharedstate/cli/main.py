@@ -14,6 +14,7 @@ import click
 
 from sharedstate import registry
 from sharedstate.cli.benching import bench
+from sharedstate.cli.checking import check
 from sharedstate.cli.doctoring import doctor
 from sharedstate.cli.probing import probe
 from sharedstate.cli.sharers import who
@@ -58,5 +59,5 @@ def main() -> None:
     """
 
 
-for _command in (*STORE_COMMANDS, probe, bench, doctor, who):
+for _command in (*STORE_COMMANDS, check, probe, bench, doctor, who):
     main.add_command(_command)

@@ -17,7 +17,7 @@ import click
 from sharedstate import opening, registry
 from sharedstate.backend.urls import parse_url
 from sharedstate.cli.notation import read_value, write_value
-from sharedstate.errors import CorruptError, LockTimeoutError, UnavailableError
+from sharedstate.errors import CorruptError, LockTimeoutError, UnavailableError, redact
 
 if TYPE_CHECKING:
     from sharedstate.backend import Lock
@@ -149,22 +149,13 @@ def show_stats(url: str, as_json: bool) -> None:
     with open_existing(url) as store:
         figures = store.stats()
         claim = store.capabilities
-    facts = {"url": store.url, "scope": claim.scope.name, "durability": claim.durability.name, **figures}
+    facts = {"url": redact(store.url), "scope": claim.scope.name, "durability": claim.durability.name, **figures}
     if as_json:
         click.echo(json.dumps(facts))
     else:
         width = max(map(len, facts))
         for name, figure in facts.items():
             click.echo(f"{name:{width}}  {figure}")
-
-
-@click.command("check")
-@click.argument("url")
-def check(url: str) -> None:
-    """Verify every invariant of what is stored."""
-    with open_existing(url) as store:
-        store.check()
-        click.echo(f"{store.url}: whole, {len(store)} entries")
 
 
 @click.command("locks")
@@ -209,7 +200,7 @@ def _remove(url: str, yes: bool) -> None:
         opening.remove(url)
         return
     with store, ExitStack() as held:
-        _confirm(f"Remove {store.url} with its {len(store)} entries?", yes)
+        _confirm(f"Remove {redact(store.url)} with its {len(store)} entries?", yes)
         for record in store.locks():
             _hold(store.lock(record.name), held)
         opening.remove(url)
@@ -270,7 +261,6 @@ STORE_COMMANDS: Final = (
     dump,
     watch,
     show_stats,
-    check,
     show_locks,
     remove,
 )

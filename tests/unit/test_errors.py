@@ -109,3 +109,12 @@ def test_conflict_tells_absence_in_words() -> None:
     """Generation 0 is said as what it means."""
     assert "'k' is absent, expected generation 3" in str(errors.ConflictError(key="k", expected=3, found=0))
     assert "'k' is generation 3, expected absent" in str(errors.ConflictError(key="k", expected=0, found=3))
+
+
+def test_a_password_in_a_url_is_not_told() -> None:
+    """Neither by the message, nor by the fields, nor after pickling."""
+    error = errors.UnavailableError(url="redis://me:hunter2@host/0?token=hunter2", reason="gone", advice="Wait.")
+
+    for told in (error, pickle.loads(pickle.dumps(error))):
+        assert "hunter2" not in f"{told} {told!r} {vars(told)}"
+        assert told.url == "redis://me:***@host/0?token=***"

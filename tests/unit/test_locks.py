@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -510,6 +511,35 @@ def test_planted_link_is_not_followed(locks: LockDirectory, tmp_path: Path) -> N
         locks.lock("n").acquire()
 
     assert victim.read_text() == "precious"
+
+
+def test_another_users_directory_is_refused() -> None:
+    """Locks in a directory of somebody else's could be removed under their holders: refused, to root as well."""
+    with tempfile.TemporaryDirectory() as place:  # not tmp_path, which others cannot reach
+        os.chmod(place, 0o1777)
+        store, planted = os.path.join(place, "store"), os.path.join(place, "locks")
+        with open(store, "wb"):
+            os.chmod(store, 0o666)
+        os.mkdir(planted)
+        os.chmod(planted, 0o777)
+        if os.geteuid() == 0:
+            os.chown(planted, 12345, 12345)
+            os.chown(store, 54321, 54321)
+        locks = LockDirectory("file:test", planted, 0o600, store)
+
+        def as_owner() -> str:
+            os.setuid(54321)
+            return str(locks.lock("n").try_acquire())
+
+        if os.geteuid() == 0:
+            assert in_child(as_owner) == "StoreAccessError"
+            with pytest.raises(StoreAccessError, match="planted"):
+                locks.lock("n").acquire()
+            with pytest.raises(StoreAccessError, match="planted"):
+                locks.records()
+            os.chown(planted, 54321, 54321)
+            assert in_child(as_owner) == "True"
+        assert locks.lock("n").try_acquire()
 
 
 def test_no_room_for_the_record_is_a_capacity_error(locks: LockDirectory) -> None:

@@ -1,6 +1,7 @@
 /* check.c - ss_check(): does the region keep every invariant of its format?
  *
- * What is looked at, stripe by stripe under its lock: the version is even (T3);
+ * What is looked at: the header (L2), and that the file has all memory that it
+ * counts on (L3).  Then, stripe by stripe under its lock: the version is even (T3);
  * each slot names a sound block of this stripe (L4, H2) that holds a key which
  * hashes here, is reachable (T5) and is found at this very slot, so no key and
  * no block occurs twice (H3); generations are not ahead of the stripe's
@@ -19,6 +20,7 @@
 
 #include "heap.h"
 #include "table.h"
+#include "txn.h"
 
 struct check {
     struct ss_region *r;
@@ -211,6 +213,17 @@ int ss_check(struct ss_region *r, struct ss_report *report, uint64_t wait)
     int rc = SS_OK;
 
     memset(report, 0, sizeof *report);
+    rc = ss_verify_header(r);
+    if (rc == SS_SYS)
+        return rc;
+    if (rc != SS_OK)
+        return broken(&c, "L2/L3: header at 0: %s", ss_strerror(rc));
+    rc = ss_txn_settle(r, wait);
+    if (rc == SS_CORRUPT)
+        return broken(&c, "X1: the transactions' mutex at %#zx is damaged, or a commit cannot be settled",
+                      offsetof(struct ss_header, txn_mutex));
+    if (rc != SS_OK)
+        return rc;
     if (ss_load(&r->header->heap_committed) > r->at.heap_size || ss_load(&r->header->heap_committed) % SS_PAGE != 0)
         return broken(&c, "L3: more committed than there is");
     for (uint32_t s = 0; s < r->at.nstripes && rc == SS_OK; s++) {
@@ -233,4 +246,64 @@ int ss_check(struct ss_region *r, struct ss_report *report, uint64_t wait)
     rc = check_pages(&c);
     ss_pages_unlock(r);
     return rc;
+}
+
+/* ---- salvage ----------------------------------------------------------- */
+
+int ss_salvage(struct ss_region *r, uint32_t stripe, void *buffer, size_t capacity, size_t *used, struct ss_salvaged *out)
+{
+    struct ss_report ignored;
+    const struct check c = {r, &ignored};
+    struct ss_held h;
+    unsigned char *at = buffer;
+
+    *used = 0;
+    *out = (struct ss_salvaged){0};
+    if (stripe >= r->at.nstripes)
+        return SS_INVALID;
+    bool is_locked = ss_lock(r, stripe, SS_TRY, &h) == SS_OK; /* which finishes what a dead writer began */
+    h.r = r;
+    h.st = &r->stripes[stripe];
+    h.index = stripe;
+    h.heap_end = ss_heap_end(r);
+    out->generation = ss_load(&h.st->generation);
+    int rc = ss_load(&r->header->heap_committed) > r->at.heap_size ? SS_CORRUPT : SS_OK;
+    if (rc == SS_OK && !is_locked)
+        rc = ss_table_view(r, stripe, ss_load(&h.st->table), &h.slots, &h.mask);
+    for (uint64_t i = 0; rc == SS_OK && i <= h.mask; i++) {
+        uint64_t slot = ss_load(&h.slots[i]);
+        if (!ss_slot_is_entry(slot))
+            continue;
+        if (check_entry(&c, &h, i) != SS_OK) {
+            out->broken++;
+            continue;
+        }
+        const struct ss_block *b = ss_block_at(r, ss_slot_block(slot));
+        uint16_t length = (uint16_t)ss_meta_key_length(ss_load(&b->meta));
+        if (capacity >= *used + sizeof length + length) {
+            memcpy(at + *used, &length, sizeof length);
+            ss_copy_out(at + *used + sizeof length, b->key, length);
+        }
+        *used += sizeof length + length;
+        out->sound++;
+    }
+    if (is_locked)
+        ss_unlock(&h);
+    if (rc != SS_OK)
+        return rc;
+    return *used <= capacity ? SS_OK : SS_TOOSMALL;
+}
+
+int ss_raise_generations(struct ss_region *r, uint64_t floor, uint64_t wait)
+{
+    for (uint32_t s = 0; s < r->at.nstripes; s++) {
+        struct ss_held h;
+        int rc = ss_lock(r, s, wait, &h);
+        if (rc != SS_OK)
+            return rc;
+        if (ss_load(&h.st->generation) < floor)
+            ss_store(&h.st->generation, floor);
+        ss_unlock(&h);
+    }
+    return SS_OK;
 }

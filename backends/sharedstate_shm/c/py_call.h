@@ -94,6 +94,8 @@ VERB(table_increment);
 /* py_many.c */
 VERB(table_commit);
 VERB(table_keys);
+PyObject *table_salvage(PyObject *object, PyObject *ignored);
+PyObject *table_raise_generations(PyObject *object, PyObject *floor);
 PyObject *table_count(PyObject *self, PyObject *ignored);
 VERB(table_clear);
 

@@ -280,3 +280,80 @@ VERB(table_clear)
     }
     return PyLong_FromUnsignedLongLong(total);
 }
+
+/* ---- repair --------------------------------------------------------------- */
+
+/* Append the keys that are UTF-8; return how many are not, -1 on an error. */
+static Py_ssize_t append_decodable(PyObject *list, const uint8_t *records, size_t used)
+{
+    Py_ssize_t others = 0;
+    for (size_t at = 0; at + sizeof(uint16_t) <= used;) {
+        uint16_t length;
+        memcpy(&length, records + at, sizeof length);
+        at += sizeof length;
+        PyObject *key = PyUnicode_DecodeUTF8((const char *)records + at, length, NULL);
+        at += length;
+        if (!key && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+            PyErr_Clear();
+            others++;
+            continue;
+        }
+        if (!key || PyList_Append(list, key) < 0) {
+            Py_XDECREF(key);
+            return -1;
+        }
+        Py_DECREF(key);
+    }
+    return others;
+}
+
+PyObject *table_salvage(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    struct table *self = (struct table *)object;
+    unsigned long long broken = 0, lost_stripes = 0, generation = 0;
+    struct ss_info info;
+    if (!is_open(self))
+        return NULL;
+    ss_get_info(self->region, &info);
+    PyObject *keys = PyList_New(0);
+    for (uint32_t stripe = 0; keys && stripe < info.nstripes; stripe++) {
+        struct ss_salvaged found;
+        size_t used = 0;
+        uint8_t *records = NULL;
+        int status = ss_salvage(self->region, stripe, NULL, 0, &used, &found);
+        if (status == SS_TOOSMALL) {
+            size_t capacity = used;
+            records = PyMem_Malloc(capacity);
+            if (!records) {
+                PyErr_NoMemory();
+                Py_CLEAR(keys);
+                break;
+            }
+            status = ss_salvage(self->region, stripe, records, capacity, &used, &found);
+        }
+        Py_ssize_t others = status == SS_OK && records ? append_decodable(keys, records, used) : 0;
+        PyMem_Free(records);
+        if (others < 0) {
+            Py_CLEAR(keys);
+            break;
+        }
+        lost_stripes += status != SS_OK;
+        broken += found.broken + (unsigned long long)others;
+        if (found.generation > generation)
+            generation = found.generation;
+    }
+    return keys ? Py_BuildValue("(NKKK)", keys, broken, lost_stripes, generation) : NULL;
+}
+
+PyObject *table_raise_generations(PyObject *object, PyObject *floor)
+{
+    struct table *self = (struct table *)object;
+    int status;
+    unsigned long long wanted = PyLong_AsUnsignedLongLong(floor);
+    if (PyErr_Occurred() || !is_open(self))
+        return NULL;
+    ATTEMPT(status, self, ss_raise_generations(self->region, wanted, wait));
+    if (status != SS_OK)
+        return core_raise(self, status, NULL);
+    Py_RETURN_NONE;
+}

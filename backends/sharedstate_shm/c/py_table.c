@@ -192,6 +192,8 @@ static PyMethodDef table_methods[] = {
     FAST(wait, "wait(token, timeout_s=None)\n\nWait until change_token() differs from `token`."),
     NONE(stats, "stats()\n\nReturn figures of the region."),
     NONE(check, "check()\n\nVerify every invariant of the region."),
+    NONE(salvage, "salvage()\n\nReturn the keys of sound entries, the number of others, of lost stripes, the last generation."),
+    ONE(raise_generations, "raise_generations(floor)\n\nGive out no generation up to `floor` from now on."),
     NONE(info, "info()\n\nReturn size, max_value_bytes, evicts, created."),
     NONE(close, "close()\n\nRefuse every further verb."),
     {NULL},

@@ -327,6 +327,15 @@ static int verify(int fd, uint32_t flags, struct ss_geometry *at, struct ss_fixe
     return SS_OK;
 }
 
+int ss_verify_header(const struct ss_region *r)
+{
+    struct ss_geometry at;
+    struct ss_fixed fixed;
+    int rc = verify(r->fd, SS_ANY_OWNER, &at, &fixed);
+
+    return rc == SS_OK && (at.total != r->at.total || fixed.seed != r->seed) ? SS_CORRUPT : rc;
+}
+
 /* With the region marked unlinked, remove its name if that still is its. */
 static int remove_name(int fd, int dirfd, const char *name)
 {

@@ -90,6 +90,9 @@ static inline void ss_mark_used(const struct ss_region *r, uint64_t hash)
         atomic_store_explicit(byte, 1, memory_order_relaxed);
 }
 
+/* Is the header still the one that the region was opened by, and the file as large as it says?  SS_OK, or why not. */
+int ss_verify_header(const struct ss_region *r);
+
 /* Back a range of the file with memory: SS_OK, SS_NOSPC or SS_SYS. */
 int ss_commit_range(const struct ss_region *r, uint64_t offset, uint64_t length);
 

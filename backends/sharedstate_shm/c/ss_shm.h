@@ -259,4 +259,21 @@ struct ss_report {
 /* Verify every invariant of the format, stripe by stripe. */
 int ss_check(struct ss_region *region, struct ss_report *report, uint64_t wait);
 
+/* ---- repairing a region that nobody else uses -------------------------- */
+
+struct ss_salvaged {
+    uint64_t sound;      /* entries that break no invariant */
+    uint64_t broken;     /* the others */
+    uint64_t generation; /* the last one given out in this stripe, as it says */
+};
+
+/* The keys of one stripe's sound entries, expired ones too, as records like those
+ * of ss_keys(); SS_CORRUPT if its table cannot be found.  Looks at a stripe that
+ * cannot be locked as well. */
+int ss_salvage(struct ss_region *region, uint32_t stripe, void *buffer, size_t capacity, size_t *used,
+               struct ss_salvaged *salvaged);
+
+/* Let no stripe give out a generation up to `floor` from now on. */
+int ss_raise_generations(struct ss_region *region, uint64_t floor, uint64_t wait);
+
 #endif

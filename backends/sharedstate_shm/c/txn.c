@@ -141,6 +141,14 @@ static int lock_record(struct ss_region *r, uint64_t wait)
     return rc;
 }
 
+int ss_txn_settle(struct ss_region *r, uint64_t wait)
+{
+    int rc = lock_record(r, wait);
+    if (rc == SS_OK)
+        ss_mutex_unlock(&r->header->txn_mutex);
+    return rc;
+}
+
 /* ---- before the commit point: everything that may fail ------------------ */
 
 static int check_expectations(struct commit *c, size_t *culprit)

@@ -43,4 +43,7 @@
 /* Repair: with the stripe's version odd for a transaction, store its part. */
 int ss_txn_replay(struct ss_held *h);
 
+/* Take the transaction mutex for a moment, and settle what a dead owner of it left. */
+int ss_txn_settle(struct ss_region *r, uint64_t wait);
+
 #endif
