@@ -73,40 +73,48 @@ class Actor:
         self._store = store
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._is_mortal = is_mortal
-        self._kept: list[bytes] = []
+        self._kept: list[tuple[Any, ...]] = []
         self._number = 0
         self._burst = 0
         self._generations: dict[str, int] = {}
         self._tokens: dict[str, int] = {}
         self._is_boot = store.capabilities.clock is Clock.BOOT
 
-    def play(self, burst: int, steps: list[Any]) -> None:
-        """Do the steps of a burst."""
-        self._burst = burst
-        self._see_clock()
+    def prepare(self, burst: int, steps: list[Any]) -> Any:
+        """Return what does the steps of a burst, with as little between them as can be."""
+        prepared = []
         for verb, key, argument, pause_s in steps:
-            if pause_s is not None:
-                time.sleep(pause_s)
             method = getattr(self, f"_do_{verb}", None)
             if method is None:
-                self._perform(verb, key, argument, self._call_of(verb, key, argument))
+                does = (verb, key, argument, self._call_of(verb, key, argument))
+                prepared.append((pause_s, self._perform, does))
             else:
-                method(key, argument)
-        self._see_clock()
+                prepared.append((pause_s, method, (key, argument)))
+
+        def play() -> None:
+            self._burst = burst
+            self._see_clock()
+            for pause_s, method, arguments in prepared:
+                if pause_s is not None:
+                    time.sleep(pause_s)
+                method(*arguments)
+            self._see_clock()
+
+        return play
 
     def close(self) -> None:
         """Write what is kept."""
-        os.write(self._fd, b"".join(self._kept)) if self._kept else None
-        os.close(self._fd)
+        with open(self._fd, "wb") as file:
+            for record in self._kept:
+                marshal.dump(record, file)
 
     # --- Recording ----------------------------------------------------------
 
     def _write(self, record: tuple[Any, ...]) -> None:
-        packed = marshal.dumps(record)
         if self._is_mortal:
-            os.write(self._fd, packed)
+            os.write(self._fd, marshal.dumps(record))
         else:
-            self._kept.append(packed)
+            self._kept.append(record)
 
     def _see_clock(self) -> None:
         looks = []

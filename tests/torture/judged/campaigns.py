@@ -28,8 +28,11 @@ _SPAN_NS: Final = {"shm": 1_500_000, "file": 3_000_000, "sqlite": 5_000_000}
 """Within which actors are killed: about as long as a burst takes."""
 
 _EVICTING: Final = "?size=1MiB&full=evict"
-_FILL: Final = (1100, 900)
-"""More than a region of 1 MiB has room for."""
+_FILL: Final = (5000, 900)
+"""Some times what a region of 1 MiB has room for: at the first round everything is young."""
+
+_ENOUGH: Final = 3
+"""After so many faults no more of them are judged: a store that is broken may be so all the time."""
 
 _REFUSALS: Final = frozenset({"ValueTypeError"})
 """What may be raised: by `increment`, of what is no number."""
@@ -82,11 +85,13 @@ def play(
     histories: list[History] = []
     faults: list[str] = []
     needed = 0
-    while len(histories) < bursts:
+    while len(histories) < bursts and len(faults) < _ENOUGH:
         batch = min(_BATCH, bursts - len(histories))
         played = _play_batch(kind, scheme, batch, dice, directory, kills, plant)
         for history in played:
             faults += _judge(kind, history, directory)
+            if len(faults) >= _ENOUGH:
+                break
         if kind == "evicted keys":
             needed += sum(
                 any(judge_one_key(own, Rules(slack_ns=each.slack_ns)).order is None for own in each.by_key().values())
@@ -111,17 +116,19 @@ def _play_batch(
 ) -> list[History]:
     houses = CASTS[scheme]
     seats = _MORTALS if kills else sum(map(len, houses))
+    # Who is killed must have something to be killed in.
+    steps, turns = ((8, 16), (6, 10)) if kills else ((4, 8), (3, 5))
     made = {
-        "keys": lambda: plans.plan_keys(dice, seats, bursts),
+        "keys": lambda: plans.plan_keys(dice, seats, bursts, steps=steps),
         "evicted keys": lambda: plans.plan_keys(dice, seats, bursts, fill=_FILL),
         "leases": lambda: plans.plan_leases(dice, seats, bursts),
-        "transactions": lambda: plans.plan_transactions(dice, seats, bursts),
+        "transactions": lambda: plans.plan_transactions(dice, seats, bursts, steps=turns),
         "holds": lambda: plans.plan_holds(dice, seats, bursts),
     }[kind]()
     with fresh_store(scheme, directory, _EVICTING if kind == "evicted keys" else "") as url:
         if not kills:
             return run(url, houses, made, directory, plant)
-        span_ns = max(_SPAN_NS[scheme], 2_000_000 if kind in {"holds", "leases"} else 0)
+        span_ns = max(_SPAN_NS[scheme], 4_000_000 if kind in {"holds", "leases"} else 0)
         waves = plans.plan_waves(dice, bursts, seats=seats, span_ns=span_ns)
         return run_and_kill(url, waves, [*made, []], directory, plant)
 

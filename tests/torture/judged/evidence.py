@@ -16,7 +16,7 @@ from judged.holding import judge_fenced_writes
 from judged.many_keys import has_no_effect as has_no_effect_on_many
 from judged.many_keys import judge_many_keys
 from judged.one_key import Rules, has_no_effect, judge_one_key
-from judged.search import is_unknown
+from judged.search import MOST_STATES, is_unknown
 from sharedstate.model import MISSING
 from sharedstate.testing.histories import Operation
 
@@ -29,10 +29,15 @@ if TYPE_CHECKING:
 __all__ = ["describe", "judge_again", "keep", "minimise"]
 
 
-def _judge(kind: str, rules: Rules) -> Callable[[Sequence[Operation]], Verdict]:
+_FEW_STATES: Final = 2_000
+"""After so many the search for less is given up: what is not decided by then stays as it is."""
+
+
+def _judge(kind: str, rules: Rules, most_states: int = MOST_STATES) -> Callable[[Sequence[Operation]], Verdict]:
     if kind == "one key":
-        return lambda operations: judge_one_key(operations, rules)
-    return judge_many_keys if kind == "many keys" else judge_fenced_writes
+        return lambda operations: judge_one_key(operations, rules, most_states)
+    judge = judge_many_keys if kind == "many keys" else judge_fenced_writes
+    return lambda operations: judge(operations, most_states)
 
 
 def minimise(
@@ -77,7 +82,7 @@ def keep(
 ) -> str:
     """Write an illegal history, and the same made small, to a new file; return its path."""
     is_idle = {"one key": has_no_effect, "many keys": has_no_effect_on_many}.get(kind, lambda op: op.result is False)
-    small = minimise(operations, _judge(kind, rules), is_idle)
+    small = minimise(operations, _judge(kind, rules, _FEW_STATES), is_idle)
     number = sum(each.startswith(name) for each in os.listdir(directory))
     path = os.path.join(directory, f"{name}-{number}.json")
     with open(path, "w", encoding="utf-8") as file:

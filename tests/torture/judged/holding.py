@@ -14,7 +14,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from judged.search import Verdict, explain, returned_ns
+from judged.search import MOST_STATES, Verdict, explain, returned_ns
 from sharedstate.model import MISSING
 from sharedstate.testing.histories import Operation
 
@@ -70,9 +70,9 @@ def judge_holds(holds: Iterable[Held]) -> list[str]:
     return faults
 
 
-def judge_fenced_writes(writes: Iterable[Operation]) -> Verdict:
+def judge_fenced_writes(writes: Iterable[Operation], most_states: int = MOST_STATES) -> Verdict:
     """Judge writes, each `write` with its token, which were accepted (True) or refused as stale (False): L6."""
-    return explain(writes, 0, _step, lambda op: op.result is STALE)
+    return explain(writes, 0, _step, lambda op: op.result is STALE, most_states)
 
 
 def _step(greatest: int, op: Operation, _now_ns: int) -> list[int]:

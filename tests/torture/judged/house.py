@@ -33,7 +33,7 @@ def main(path: str) -> NoReturn:
         orders = marshal.load(file)
     status = 1
     try:
-        sys.setswitchinterval(1e-4)
+        sys.setswitchinterval(1e-6)
         (_kill if orders["waves"] else _live)(orders)
         status = 0
     except BaseException as error:  # noqa: BLE001  the one who waits is told
@@ -51,9 +51,10 @@ def sit(orders: dict[str, Any], seat: int, store: Store | None) -> None:
             plan = marshal.load(file)
         actor = Actor(own, os.path.join(orders["directory"], f"record-{seat}"), is_mortal=orders["is_mortal"])
         for burst, steps in enumerate(plan):
+            play = actor.prepare(burst, steps)
             bell.arrive(seat, burst + 1)
             bell.wait(range(orders["seats"]), burst + 1)
-            actor.play(burst, steps)
+            play()
         actor.close()
         if store is None:
             own.close()
@@ -115,7 +116,7 @@ def _sit_in_thread(orders: dict[str, Any], seat: int, store: Store | None, ended
 
 def _sit_in_interpreter(orders: dict[str, Any], kind: str, seat: int, ended: Any) -> None:
     script = (
-        f"import sys; sys.path[:] = {sys.path!r}; from judged.house import sit; sys.setswitchinterval(1e-4); "
+        f"import sys; sys.path[:] = {sys.path!r}; from judged.house import sit; sys.setswitchinterval(1e-6); "
         f"sit({orders!r}, {seat}, None)"
     )
     failure = run_in_interpreter(kind, script)
@@ -158,10 +159,11 @@ def _fork(orders: dict[str, Any], burst: int, seat: int, shared: Store, ready: l
         with open(os.path.join(orders["directory"], f"plan-{seat}"), "rb") as file:
             steps = marshal.load(file)[burst]
         actor = Actor(store, os.path.join(orders["directory"], f"record-{seat}"), is_mortal=True)
+        play = actor.prepare(burst, steps)
         bell = Bell(orders["bell"], orders["seats"])
         bell.arrive(seat, burst + 1)
         bell.wait(ready, burst + 1)
-        actor.play(burst, steps)
+        play()
     except BaseException as error:  # noqa: BLE001  the one who waits is told
         _fail(orders, seat, error)
         Bell(orders["bell"], orders["seats"]).arrive(seat, _OVER)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from judged.one_key import frozen
-from judged.search import Verdict, explain, is_unknown, returned_ns
+from judged.search import MOST_STATES, Verdict, explain, is_unknown, returned_ns
 from sharedstate.model import MISSING
 from sharedstate.testing.histories import CONFLICT
 
@@ -31,10 +31,10 @@ __all__ = ["find_idle_conflicts", "has_no_effect", "judge_many_keys", "written_b
 State = tuple[tuple[str, Any], ...]
 
 
-def judge_many_keys(operations: Iterable[Operation]) -> Verdict:
+def judge_many_keys(operations: Iterable[Operation], most_states: int = MOST_STATES) -> Verdict:
     """Search for a serial order; every key was absent before."""
     telling = [op for op in operations if op.result != CONFLICT and not (is_unknown(op) and not _writes(op))]
-    return explain(telling, (), _step, has_no_effect)
+    return explain(telling, (), _step, has_no_effect, most_states)
 
 
 def find_idle_conflicts(operations: Sequence[Operation]) -> list[Operation]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from judged.search import NEVER_NS, Verdict, explain, is_unknown, returned_ns
+from judged.search import MOST_STATES, NEVER_NS, Verdict, explain, is_unknown, returned_ns
 from sharedstate.model import ABSENT, MISSING
 from sharedstate.testing.histories import CONFLICT
 
@@ -63,10 +63,10 @@ def frozen(value: Any) -> Any:
     return f"{type(value).__name__} {value!r}"
 
 
-def judge_one_key(operations: Iterable[Operation], rules: Rules = Rules()) -> Verdict:
+def judge_one_key(operations: Iterable[Operation], rules: Rules = Rules(), most_states: int = MOST_STATES) -> Verdict:
     """Search for an order that explains what was done to one key, which was absent before."""
     telling = [op for op in operations if _tells(op)]
-    return explain(telling, State(), lambda state, op, now: _step(state, op, now, rules), has_no_effect)
+    return explain(telling, State(), lambda state, op, now: _step(state, op, now, rules), has_no_effect, most_states)
 
 
 def has_no_effect(op: Operation) -> bool:

@@ -24,7 +24,7 @@ _VERBS: Final = (
 )
 _LEASE_VERBS: Final = (
     *("get", "get", "get", "read", "read", "ttl", "get_many"),
-    *("set", "set", "add", "add", "setdefault", "increment", "increment", "update_with", "swap", "touch", "pop"),
+    *("set", "set", "add", "add", "setdefault", "increment", "increment", "update_with", "swap", "touch", "touch", "pop"),
 )
 
 
@@ -61,14 +61,16 @@ def plan_keys(
     """
     values = _Values(dice)
     plans: list[Plan] = [[] for _ in range(seats)]
+    longest_s = 1e-4 if fill is None else 4e-3
     for burst in range(bursts):
         keys = (f"{burst}/a", f"{burst}/b")
         filler = dice.randrange(seats)
+        often = dice.choice((0.0, 0.4)) if fill is None else 0.7
         for seat, plan in enumerate(plans):
-            own = [
-                _key_step(dice, values, dice.choice(_VERBS), keys, f"{burst}/", None)
-                for _ in range(dice.randint(*steps))
-            ]
+            own = []
+            for _ in range(dice.randint(*steps)):
+                verb, key, argument = _key_step(dice, values, dice.choice(_VERBS), keys, f"{burst}/", None)
+                own.append((verb, key, argument, _pause_s(dice, often, longest_s)))
             if fill is not None and seat == filler:
                 own.insert(dice.randrange(len(own)), ("fill", "filling", fill, None))
             plan.append(own)
@@ -76,17 +78,23 @@ def plan_keys(
 
 
 def plan_leases(dice: random.Random, seats: int, bursts: int) -> list[Plan]:
-    """Plan verbs on two keys whose deadlines pass meanwhile."""
+    """Plan verbs on two keys whose deadlines pass meanwhile.
+
+    No burst has both `touch` and `update_with`: the latter writes with the
+    deadline that it has read, and no generation tells it of a touch since.
+    """
     values = _Values(dice)
     plans: list[Plan] = [[] for _ in range(seats)]
     for burst in range(bursts):
         keys = (f"{burst}/a", f"{burst}/b")
+        left_out = dice.choice(("touch", "update_with"))
+        verbs = [verb for verb in _LEASE_VERBS if verb != left_out]
         for plan in plans:
             steps = []
             for _ in range(dice.randint(4, 7)):
                 ttl_s = dice.choice((None, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.008))
-                verb, key, argument, _ = _key_step(dice, values, dice.choice(_LEASE_VERBS), keys, f"{burst}/", ttl_s)
-                steps.append((verb, key, argument, dice.choice((None, dice.random() * 0.003))))
+                verb, key, argument = _key_step(dice, values, dice.choice(verbs), keys, f"{burst}/", ttl_s)
+                steps.append((verb, key, argument, _pause_s(dice, 0.5, 3e-3)))
             plan.append(steps)
     return plans
 
@@ -95,7 +103,6 @@ def _key_step(
     dice: random.Random, values: _Values, verb: str, keys: tuple[str, str], prefix: str, ttl_s: float | None
 ) -> Any:
     key = keys[dice.random() < 0.3]
-    pause_s = None if dice.random() < 0.6 else dice.random() * 1e-4
     argument: Any = None
     match verb:
         case "set" | "add" | "swap":
@@ -114,22 +121,29 @@ def _key_step(
             key, argument = prefix, keys
         case "set_many":
             key, argument = "", tuple((each, values.any()) for each in keys)
-    return verb, key, argument, pause_s
+    return verb, key, argument
 
 
-def plan_transactions(dice: random.Random, seats: int, bursts: int) -> list[Plan]:
+def _pause_s(dice: random.Random, often: float, longest_s: float) -> float | None:
+    return dice.random() * longest_s if dice.random() < often else None
+
+
+def plan_transactions(
+    dice: random.Random, seats: int, bursts: int, *, steps: tuple[int, int] = (3, 5)
+) -> list[Plan]:
     """Plan transactions over three keys, some of which only read or only write, and verbs on one of them."""
     values = _Values(dice)
     plans: list[Plan] = [[] for _ in range(seats)]
     for burst in range(bursts):
         keys = [f"{burst}/{letter}" for letter in "abc"]
+        often = dice.choice((0.0, 0.4))
         for plan in plans:
-            plan.append([_transaction_step(dice, values, keys) for _ in range(dice.randint(3, 5))])
+            plan.append([_transaction_step(dice, values, keys, often) for _ in range(dice.randint(*steps))])
     return plans
 
 
-def _transaction_step(dice: random.Random, values: _Values, keys: list[str]) -> Any:
-    pause_s = None if dice.random() < 0.6 else dice.random() * 1e-4
+def _transaction_step(dice: random.Random, values: _Values, keys: list[str], often: float) -> Any:
+    pause_s = _pause_s(dice, often, 1e-4)
     kind = dice.random()
     key = dice.choice(keys)
     if kind < 0.08:
@@ -149,7 +163,7 @@ def _transaction_step(dice: random.Random, values: _Values, keys: list[str]) -> 
         if how == "drop" and each not in reads:
             how = "put"  # who drops a key looks whether it is there
         steps.append((how, each, values.number()))
-    within_s = None if dice.random() < 0.5 else dice.random() * 1e-4
+    within_s = _pause_s(dice, often, 1e-4)
     return "transact", "", (tuple(reads), tuple(steps), within_s), pause_s
 
 

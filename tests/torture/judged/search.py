@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from sharedstate.testing.histories import Operation
 
-__all__ = ["NEVER_NS", "Verdict", "explain", "is_unknown", "returned_ns"]
+__all__ = ["MOST_STATES", "NEVER_NS", "Verdict", "explain", "is_unknown", "returned_ns"]
 
 NEVER_NS: Final = 2**63
-_MOST_STATES: Final = 400_000
+MOST_STATES: Final = 200_000
 
 
 class Verdict(NamedTuple):
@@ -61,6 +61,7 @@ def explain(
     state: Any,
     step: Callable[[Any, Operation, int], Iterable[Any]],
     has_no_effect: Callable[[Operation], bool],
+    most_states: int = MOST_STATES,
 ) -> Verdict:
     """Search for an order.
 
@@ -69,6 +70,7 @@ def explain(
         state: hashable; before the first of them.
         step: the states that may follow when an operation takes effect not before the moment given.
         has_no_effect: whether an operation, having had its result, changed nothing in any state.
+        most_states: when to give up.
     """
     ordered = sorted(operations, key=lambda operation: operation.called_ns)
     calls = [operation.called_ns for operation in ordered]
@@ -88,7 +90,7 @@ def explain(
         if (done, state) in seen:
             continue
         seen.add((done, state))
-        if len(seen) > _MOST_STATES:
+        if len(seen) > most_states:
             break
         if done.bit_count() > best[0].bit_count():
             best = path
@@ -107,7 +109,7 @@ def explain(
         # Who returned first is tried first.
         found.sort(key=lambda each: -returns[each[4]])
         paths += found
-    is_decided = not paths and len(seen) <= _MOST_STATES
+    is_decided = not paths and len(seen) <= most_states
     stuck = [ordered[i] for i in _candidates(calls, returns, needed, best[0], best[1])]
     return Verdict(None, is_decided, stuck, best[2], len(seen))
 
