@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from campaign import record, scale
+from campaign import IS_FULL, record, scale
 from judged.campaigns import play
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ shared_backends = pytest.mark.parametrize("scheme", _SHARED)
 pytestmark = pytest.mark.timeout(scale(180, 3600))
 
 
-def _hold(experiment: str, kind: str, scheme: str, bursts: int, dice: random.Random, place: Path, **how: bool) -> None:
+def _hold(  # noqa: PLR0917
+    experiment: str, kind: str, scheme: str, bursts: int, dice: random.Random, place: Path, **how: bool
+) -> None:
     outcome = play(kind, scheme, bursts, dice, place, **how)
 
     record(experiment, scheme, bad=len(outcome.faults), **outcome.figures)
@@ -49,8 +51,10 @@ def _hold(experiment: str, kind: str, scheme: str, bursts: int, dice: random.Ran
     assert outcome.histories == bursts
     # The test bit: there were races, deaths in the middle, evictions.
     assert outcome.overlapping or kind not in {"keys", "transactions"}
-    assert outcome.unknown or not how.get("kills")
+    assert outcome.killed or not how.get("kills")
     assert outcome.unexplained or kind != "evicted keys"
+    # Of few deaths it may be that none was within a call.
+    assert outcome.unknown or not (how.get("kills") and IS_FULL)
 
 
 @every_backend
@@ -84,7 +88,7 @@ def test_what_was_evicted_never_comes_back(dice: random.Random, evidence: Path) 
 
 @shared_backends
 def test_each_key_is_linearizable_across_deaths(scheme: str, dice: random.Random, evidence: Path) -> None:
-    """Up to three of eight processes are killed in the middle: each write is whole or absent, each acknowledged stays."""
+    """Up to three of eight processes are killed: each write is whole or absent, and what was acknowledged stays."""
     _hold("histories of keys, kill -9", "keys", scheme, scale(20, 250), dice, evidence, kills=True)
 
 

@@ -72,7 +72,9 @@ def test_every_plant_is_caught() -> None:
 # --- Histories written by hand --------------------------------------------------------
 
 
-def op(verb: str, argument: Any, result: Any, called: int, returned: int | None, key: str = "k") -> Operation:
+def op(  # noqa: PLR0917
+    verb: str, argument: Any, result: Any, called: int, returned: int | None, key: str = "k"
+) -> Operation:
     return Operation("a", verb, key, argument, result, called, returned)
 
 

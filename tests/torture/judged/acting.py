@@ -147,9 +147,7 @@ class Actor:
                 result = tuple(result)
             elif verb == "compare_and_set":
                 self._generations[key] = result
-        self._write(
-            ("done", self._burst, self._number, verb, key, argument, outcome, result, called_ns, returned_ns)
-        )
+        self._write(("done", self._burst, self._number, verb, key, argument, outcome, result, called_ns, returned_ns))
         return result
 
     # --- Steps that are one verb ----------------------------------------------

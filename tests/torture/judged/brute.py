@@ -102,7 +102,9 @@ class _Version:
         self.gone_at: int | None = None  # the position before which it had expired
 
 
-def _explains(order: Sequence[Operation], vanished: Sequence[bool], *, is_leased: bool) -> bool:
+def _explains(  # noqa: C901, PLR0912  a verb after another
+    order: Sequence[Operation], vanished: Sequence[bool], *, is_leased: bool
+) -> bool:
     versions: list[_Version] = []
     held: _Version | None = None
     for place, op in enumerate(order):
@@ -123,9 +125,8 @@ def _explains(order: Sequence[Operation], vanished: Sequence[bool], *, is_leased
                 answer = op.result
                 if is_told and (op.result is None) != (held is None):
                     return False
-                if is_told and held is not None:
-                    if op.result[0] != value or not _told(held, op.result[1]):
-                        return False
+                if is_told and held is not None and (op.result[0] != value or not _told(held, op.result[1])):
+                    return False
             case "set":
                 answer, writes = op.result, op.argument
             case "add":

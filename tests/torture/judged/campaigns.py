@@ -111,7 +111,7 @@ def play(
     )
 
 
-def _play_batch(
+def _play_batch(  # noqa: PLR0917
     kind: str, scheme: str, bursts: int, dice: random.Random, directory: Path, kills: bool, plant: str
 ) -> list[History]:
     houses = CASTS[scheme]

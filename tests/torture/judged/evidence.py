@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from judged.holding import judge_fenced_writes
 from judged.many_keys import has_no_effect as has_no_effect_on_many
 from judged.many_keys import judge_many_keys
-from judged.one_key import Rules, has_no_effect, judge_one_key
+from judged.one_key import PLAIN, Rules, has_no_effect, judge_one_key
 from judged.search import MOST_STATES, is_unknown
 from sharedstate.model import MISSING
 from sharedstate.testing.histories import Operation
@@ -78,7 +78,7 @@ def _value_of(operation: Operation) -> str:
 
 
 def keep(
-    directory: Path, kind: str, operations: Sequence[Operation], rules: Rules = Rules(), name: str = "history"
+    directory: Path, kind: str, operations: Sequence[Operation], rules: Rules = PLAIN, name: str = "history"
 ) -> str:
     """Write an illegal history, and the same made small, to a new file; return its path."""
     is_idle = {"one key": has_no_effect, "many keys": has_no_effect_on_many}.get(kind, lambda op: op.result is False)

@@ -1,12 +1,12 @@
 """Locks: who held them when, with which token, and what the tokens kept out.
 
-    L1  No two hold one lock at a time.  A hold lasts at least from a moment after it was acquired to the last moment
-        at which its holder was seen in it, or to a moment before it was released.
-    L3  Also if a holder is killed: the next one has it soon, and none before.
-    L4  Tokens grow from each acquisition to the next one in time; none is given out twice, also if nobody knows
-        which of two came first.
-    L6  Writes that carry a token to a resource that refuses smaller ones than it has seen: those that were accepted
-        have an order, that of time, in which tokens never fall; and one was refused only for a greater token.
+L1  No two hold one lock at a time.  A hold lasts at least from a moment after it was acquired to the last moment
+    at which its holder was seen in it, or to a moment before it was released.
+L3  Also if a holder is killed: the next one has it soon, and none before.
+L4  Tokens grow from each acquisition to the next one in time; none is given out twice, also if nobody knows
+    which of two came first.
+L6  Writes that carry a token to a resource that refuses smaller ones than it has seen: those that were accepted
+    have an order, that of time, in which tokens never fall; and one was refused only for a greater token.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from judged.search import MOST_STATES, Verdict, explain, returned_ns
 from sharedstate.model import MISSING
-from sharedstate.testing.histories import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from sharedstate.testing.histories import Operation
 
 __all__ = ["ACCEPTED", "STALE", "Held", "judge_fenced_writes", "judge_holds"]
 

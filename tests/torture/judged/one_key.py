@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sharedstate.testing.histories import Operation
 
-__all__ = ["NOT_THERE", "REFUSED", "UNTOLD", "Rules", "frozen", "has_no_effect", "judge_one_key"]
+__all__ = ["NOT_THERE", "PLAIN", "REFUSED", "UNTOLD", "Rules", "frozen", "has_no_effect", "judge_one_key"]
 
 REFUSED: Final = "refused"
 """The first part of the result of what raised another error; the second is the error's name."""
@@ -43,6 +43,9 @@ class Rules(NamedTuple):
 
     evicts: bool = False
     slack_ns: int = 0
+
+
+PLAIN: Final = Rules()
 
 
 class State(NamedTuple):
@@ -63,7 +66,7 @@ def frozen(value: Any) -> Any:
     return f"{type(value).__name__} {value!r}"
 
 
-def judge_one_key(operations: Iterable[Operation], rules: Rules = Rules(), most_states: int = MOST_STATES) -> Verdict:
+def judge_one_key(operations: Iterable[Operation], rules: Rules = PLAIN, most_states: int = MOST_STATES) -> Verdict:
     """Search for an order that explains what was done to one key, which was absent before."""
     telling = [op for op in operations if _tells(op)]
     return explain(telling, State(), lambda state, op, now: _step(state, op, now, rules), has_no_effect, most_states)
@@ -115,7 +118,9 @@ def _step(state: State, op: Operation, now_ns: int, rules: Rules) -> list[State]
 # --- What writes and generations do ----------------------------------------------
 
 
-def _put(state: State, value: Any, ttl_s: float | None, op: Operation, rules: Rules, told: int = ABSENT) -> State | None:
+def _put(  # noqa: PLR0917
+    state: State, value: Any, ttl_s: float | None, op: Operation, rules: Rules, told: int = ABSENT
+) -> State | None:
     if told != ABSENT and told <= state.least:
         return None
     least = told if told != ABSENT else state.least + 1
@@ -210,7 +215,9 @@ def _add(state: State, op: Operation, rules: Rules) -> State | None:
 def _setdefault(state: State, op: Operation, rules: Rules) -> State | None:
     if state.value is MISSING:
         is_told = not is_unknown(op)
-        return None if is_told and frozen(op.result) != frozen(op.argument) else _put(state, op.argument, None, op, rules)
+        return (
+            None if is_told and frozen(op.result) != frozen(op.argument) else _put(state, op.argument, None, op, rules)
+        )
     return state if is_unknown(op) or frozen(op.result) == state.value else None
 
 

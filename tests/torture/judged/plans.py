@@ -24,15 +24,29 @@ _VERBS: Final = (
 )
 _LEASE_VERBS: Final = (
     *("get", "get", "get", "read", "read", "ttl", "get_many"),
-    *("set", "set", "add", "add", "setdefault", "increment", "increment", "update_with", "swap", "touch", "touch", "pop"),
+    *(
+        "set",
+        "set",
+        "add",
+        "add",
+        "setdefault",
+        "increment",
+        "increment",
+        "update_with",
+        "swap",
+        "touch",
+        "touch",
+        "pop",
+    ),
 )
 
 
 class _Values:
     """Values that nobody else writes, of all sizes and of several types; numbers are far apart."""
 
-    def __init__(self, dice: random.Random) -> None:
+    def __init__(self, dice: random.Random, size: int | None = None) -> None:
         self._dice = dice
+        self._size = size  # None: any
         self._last = 0
 
     def number(self) -> int:
@@ -41,6 +55,8 @@ class _Values:
 
     def any(self) -> Any:
         kind = self._dice.random()
+        if self._size is not None:
+            return f"<{self.number()}>".encode().ljust(self._size)
         if kind < 0.75:
             return self.number()
         text = f"<{self.number()}>" * self._dice.choice((1, 1, 4, 60))
@@ -48,7 +64,12 @@ class _Values:
 
 
 def plan_keys(
-    dice: random.Random, seats: int, bursts: int, *, steps: tuple[int, int] = (4, 8), fill: tuple[int, int] | None = None
+    dice: random.Random,
+    seats: int,
+    bursts: int,
+    *,
+    steps: tuple[int, int] = (4, 8),
+    fill: tuple[int, int] | None = None,
 ) -> list[Plan]:
     """Plan verbs on two hot keys, of which one is hotter.
 
@@ -59,7 +80,8 @@ def plan_keys(
         steps: of each actor in each burst, from and to.
         fill: how many values of how many bytes one actor of each burst stores beside.
     """
-    values = _Values(dice)
+    # Evicted is first what is of one size class with what needs room.
+    values = _Values(dice, None if fill is None else fill[1])
     plans: list[Plan] = [[] for _ in range(seats)]
     longest_s = 1e-4 if fill is None else 4e-3
     for burst in range(bursts):
@@ -99,7 +121,7 @@ def plan_leases(dice: random.Random, seats: int, bursts: int) -> list[Plan]:
     return plans
 
 
-def _key_step(
+def _key_step(  # noqa: PLR0917
     dice: random.Random, values: _Values, verb: str, keys: tuple[str, str], prefix: str, ttl_s: float | None
 ) -> Any:
     key = keys[dice.random() < 0.3]
@@ -128,9 +150,7 @@ def _pause_s(dice: random.Random, often: float, longest_s: float) -> float | Non
     return dice.random() * longest_s if dice.random() < often else None
 
 
-def plan_transactions(
-    dice: random.Random, seats: int, bursts: int, *, steps: tuple[int, int] = (3, 5)
-) -> list[Plan]:
+def plan_transactions(dice: random.Random, seats: int, bursts: int, *, steps: tuple[int, int] = (3, 5)) -> list[Plan]:
     """Plan transactions over three keys, some of which only read or only write, and verbs on one of them."""
     values = _Values(dice)
     plans: list[Plan] = [[] for _ in range(seats)]

@@ -244,4 +244,3 @@ PLANTS: Final = {
     "skews writes": _skew_writes,
     "writes behind": _write_behind,
 }
-

@@ -193,7 +193,7 @@ def _records(file: Any) -> Iterator[tuple[Any, ...]]:
             return
 
 
-def _operations(
+def _operations(  # noqa: PLR0917
     actor: str,
     verb: str,
     key: str,
