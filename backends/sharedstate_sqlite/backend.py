@@ -78,18 +78,22 @@ class SqliteBackend(Backend):
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`, or `default`."""
         check_key(key)
+        # Before the row: one that is expired by then was so all the time since,
+        # while one that has expired since may have been touched meanwhile.
+        now = time()
         row = self._run(sql.GET, (key,))
         if row is None:
             return default
         cell, expires_at = row
-        if expires_at is not None and self._has_passed(key, expires_at):
+        if expires_at is not None and self._has_passed(key, expires_at, now):
             return default
         return unpack(self.url, key, cell) if type(cell) is bytes else cell
 
     def read(self, key: str) -> Entry | None:
         """Return the entry of `key`, or None."""
         check_key(key)
-        return self._entry(key, self._run(sql.READ, (key,)))
+        now = time()  # before the row, as in `get`
+        return self._entry(key, self._run(sql.READ, (key,)), now)
 
     def generation(self, key: str) -> int:
         """Return the generation of `key`, `ABSENT` if there is none."""
@@ -104,8 +108,9 @@ class SqliteBackend(Backend):
             # Few different lengths, so that few statements are prepared.
             length = 1 << (len(batch) - 1).bit_length()
             padded = (*batch, *batch[-1:] * (length - len(batch)))
+            now = time()
             for key, cell, expires_at in self._run(sql.select_among(length), padded, all_rows):
-                if expires_at is None or not self._has_passed(key, expires_at):
+                if expires_at is None or not self._has_passed(key, expires_at, now):
                     found[key] = unpack(self.url, key, cell)
         return found
 
@@ -126,20 +131,20 @@ class SqliteBackend(Backend):
             return []  # no key holds a lone surrogate
         return rows
 
-    def _entry(self, key: str, row: tuple[Any, int, float | None] | None) -> Entry | None:
+    def _entry(self, key: str, row: tuple[Any, int, float | None] | None, now: float) -> Entry | None:
         if row is None:
             return None
         cell, generation, expires_at = row
-        if expires_at is not None and self._has_passed(key, expires_at):
+        if expires_at is not None and self._has_passed(key, expires_at, now):
             return None
         return Entry(unpack(self.url, key, cell), self._generation_of(key, generation), expires_at)
 
     # A column holds whatever another tool put there, of any type.
 
-    def _has_passed(self, key: str, expires_at: Any) -> bool:
+    def _has_passed(self, key: str, expires_at: Any, now: float) -> bool:
         if type(expires_at) is not float and type(expires_at) is not int:
             raise CorruptError(url=self.url, reason=f"Q5: {key!r} expires at {expires_at!r}")
-        return expires_at <= time()
+        return expires_at <= now
 
     def _generation_of(self, key: str, generation: Any) -> int:
         if type(generation) is not int:
@@ -161,8 +166,7 @@ class SqliteBackend(Backend):
     def add(self, key: str, value: Any, ttl_s: float | None = None) -> bool:
         """Store `value` if `key` is absent; return whether it was."""
         check_key(key)
-        parameters = (key, pack(self.url, value), _deadline(ttl_s), time())
-        added = bool(self._run(sql.ADD, parameters, rows_changed))
+        added = bool(self._run(sql.ADD, (key, pack(self.url, value), _deadline(ttl_s)), rows_changed))
         if ttl_s is not None:
             self._sweep_sometimes(key)
         return added
@@ -172,11 +176,9 @@ class SqliteBackend(Backend):
         check_key(key)
         cell, expires_at = pack(self.url, value), _deadline(ttl_s)
         if expected == ABSENT:
-            row = self._run(sql.ADD_RETURNING, (key, cell, expires_at, time()))
+            row = self._run(sql.ADD_RETURNING, (key, cell, expires_at))
             generation = row and row[0]
-        elif 0 < expected <= MAX_INTEGER and self._run(
-            sql.SET_IF, (cell, expires_at, key, expected, time()), rows_changed
-        ):
+        elif 0 < expected <= MAX_INTEGER and self._run(sql.SET_IF, (cell, expires_at, key, expected), rows_changed):
             generation = expected + 1
         else:
             generation = None
@@ -202,18 +204,27 @@ class SqliteBackend(Backend):
         if bounds is not None and type(initial) in {int, float}:
             first = pack(self.url, initial + by) if is_integer_or_float(initial + by) else b""
             if type(first) is not bytes:  # else SQLite could not count on from it
-                now = time()
-                row = self._run(sql.INCREMENT, (key, first, expires_at, now, by, now, now, *bounds))
+                row = self._run(sql.INCREMENT, (key, first, expires_at, by, *bounds))
+                if row is None:
+                    row = self._increment_leased(key, first, expires_at, by, bounds)
         total: int | float = self._increment_slowly(key, by, initial, expires_at) if row is None else row[0]
         if ttl_s is not None:
             self._sweep_sometimes(key)
         return total
 
+    def _increment_leased(self, key: str, first: Any, expires_at: float | None, by: Any, bounds: Any) -> Any:
+        def body(connection: Connection) -> Any:
+            now = time()
+            parameters = (key, first, expires_at, now, by, now, now, *bounds)
+            return connection.execute(sql.INCREMENT_LEASED, parameters).fetchone()
+
+        return self._pool.transact(body)
+
     def _increment_slowly(self, key: str, by: Any, initial: Any, expires_at: float | None) -> Any:
         """Add as Python does: for numbers that SQLite lacks, and for every refusal."""
 
         def body(connection: Connection) -> Any:
-            entry = self._entry(key, connection.execute(sql.READ, (key,)).fetchone())
+            entry = self._entry(key, connection.execute(sql.READ, (key,)).fetchone(), time())
             total = add_numbers(key, initial if entry is None else entry.value, by)
             until = expires_at if entry is None else entry.expires_at
             connection.execute(sql.SET, (key, pack(self.url, total), until))
@@ -224,17 +235,18 @@ class SqliteBackend(Backend):
     def touch(self, key: str, ttl_s: float | None) -> bool:
         """Let `key` expire at another time."""
         check_key(key)
-        return bool(self._run(sql.TOUCH, (_deadline(ttl_s), key, time()), rows_changed))
+        return bool(self._run(sql.TOUCH, (_deadline(ttl_s), key), rows_changed))
 
     def delete(self, key: str) -> bool:
         """Remove `key`; return whether it was there."""
         check_key(key)
-        return bool(self._run(sql.DELETE_LIVE, (key, time()), rows_changed))
+        return bool(self._run(sql.DELETE_LIVE, (key,), rows_changed))
 
     def take(self, key: str) -> Entry | None:
         """Remove `key` and return what it was."""
         check_key(key)
-        return self._entry(key, self._run(sql.TAKE, (key,)))
+        row = self._run(sql.TAKE, (key,))
+        return None if row is None else Entry(unpack(self.url, key, row[0]), row[1], row[2])
 
     # --- Writing several keys -----------------------------------------------
 
@@ -255,10 +267,10 @@ class SqliteBackend(Backend):
         }
 
         def body(connection: Connection) -> dict[str, int]:
-            execute = connection.execute
+            execute, now = connection.execute, time()
             for key, generation in expected.items():
                 row = execute(sql.READ, (key,)).fetchone()
-                if row is None or (row[2] is not None and self._has_passed(key, row[2])):
+                if row is None or (row[2] is not None and self._has_passed(key, row[2], now)):
                     found = ABSENT
                 else:
                     found = self._generation_of(key, row[1])
@@ -296,7 +308,7 @@ class SqliteBackend(Backend):
 
     def delete_many(self, keys: Iterable[str]) -> int:
         """Remove `keys`, each atomically; return how many were there."""
-        return sum(self._write_all(sql.DELETE_LIVE, [(key, time()) for key in batch]) for batch in _batches(keys))
+        return sum(self._write_all(sql.DELETE_LIVE, [(key,) for key in batch]) for batch in _batches(keys))
 
     def _write_all(self, statement: str, rows: list[Any]) -> int:
         if not rows:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 _LIVE: Final = "(expires_at IS NULL OR expires_at > ?)"  # now
 
+# Writes ask the clock themselves, when they have the lock: they may have waited
+# for it for seconds, and others have then seen entries expire.
+_LIVE_NOW: Final = "(expires_at IS NULL OR expires_at > clock())"
+
 GET: Final = "SELECT value, expires_at FROM entry WHERE key = ?"  # key
 GENERATION: Final = f"SELECT generation FROM entry WHERE key = ? AND {_LIVE}"  # key, now
 READ: Final = "SELECT value, generation, expires_at FROM entry WHERE key = ?"  # key
@@ -31,27 +35,36 @@ _REPLACE: Final = "value = excluded.value, generation = generation + 1, expires_
 
 SET: Final = _INSERT + _REPLACE  # key, value, expires_at
 SET_RETURNING: Final = f"{SET} RETURNING generation"  # key, value, expires_at
-ADD: Final = f"{_INSERT}{_REPLACE} WHERE expires_at <= ?"  # key, value, expires_at, now
-ADD_RETURNING: Final = f"{ADD} RETURNING generation"  # key, value, expires_at, now
-SET_IF: Final = (  # value, expires_at, key, expected, now
+ADD: Final = f"{_INSERT}{_REPLACE} WHERE expires_at <= clock()"  # key, value, expires_at
+ADD_RETURNING: Final = f"{ADD} RETURNING generation"  # key, value, expires_at
+SET_IF: Final = (  # value, expires_at, key, expected
     "UPDATE entry SET value = ?, generation = generation + 1, expires_at = ? "
-    f"WHERE key = ? AND generation = ? AND {_LIVE}"
+    f"WHERE key = ? AND generation = ? AND {_LIVE_NOW}"
 )
 
-# key, initial + by, expires_at, now, by, now, now, least, greatest: the integers
-# to which `by` can be added, for SQLite would turn an overflow into a REAL.  No
-# row comes back where the value is beyond them, or neither INTEGER nor REAL.
+# key, initial + by, expires_at, by, least, greatest: the integers to which `by`
+# can be added, for SQLite would turn an overflow into a REAL.  No row comes back
+# where the value is beyond them, or neither INTEGER nor REAL, or can expire.
 INCREMENT: Final = f"""{_INSERT}
+value = value + ?,
+generation = generation + 1
+WHERE expires_at IS NULL AND (typeof(value) = 'real' OR (typeof(value) = 'integer' AND value BETWEEN ? AND ?))
+RETURNING value"""
+
+# The same of what can expire: key, initial + by, expires_at, now, by, now, now,
+# least, greatest.  In a transaction that has the lock: `now` must not pass
+# between its three uses, nor before them.
+INCREMENT_LEASED: Final = f"""{_INSERT}
 value = CASE WHEN expires_at <= ? THEN excluded.value ELSE value + ? END,
 generation = generation + 1,
 expires_at = CASE WHEN expires_at <= ? THEN excluded.expires_at ELSE expires_at END
 WHERE expires_at <= ? OR typeof(value) = 'real' OR (typeof(value) = 'integer' AND value BETWEEN ? AND ?)
 RETURNING value"""
 
-TOUCH: Final = f"UPDATE entry SET expires_at = ? WHERE key = ? AND {_LIVE}"  # expires_at, key, now
-DELETE_LIVE: Final = f"DELETE FROM entry WHERE key = ? AND {_LIVE}"  # key, now
+TOUCH: Final = f"UPDATE entry SET expires_at = ? WHERE key = ? AND {_LIVE_NOW}"  # expires_at, key
+DELETE_LIVE: Final = f"DELETE FROM entry WHERE key = ? AND {_LIVE_NOW}"  # key
 DELETE_ROW: Final = "DELETE FROM entry WHERE key = ?"  # key
-TAKE: Final = "DELETE FROM entry WHERE key = ? RETURNING value, generation, expires_at"  # key
+TAKE: Final = f"DELETE FROM entry WHERE key = ? AND {_LIVE_NOW} RETURNING value, generation, expires_at"  # key
 
 
 def select(columns: str, has_end: bool) -> str:
