@@ -109,8 +109,10 @@ def _settle(place: Place) -> Head | None:
         return head
     numbers = place.log_numbers()
     word = _derive(place, numbers) if numbers else _create(place)
+    # Before others take the head for true, and write to a log whose name may not
+    # last; and before there is a head, which without a log would be a damaged store.
+    place.sync_directory()
     head = Head.make(place.url, place.head, place.mode)
-    place.sync_directory()  # before others take the head for true, and write to a log whose name may not last
     head.make_true(boot, word)
     return head
 
@@ -122,6 +124,7 @@ def _create(place: Place) -> int:
         raise CorruptError(url=place.url, reason=reason, advice="Name another directory.")
     make_directory(place.url, place.locks, 0o100 | place.mode | (place.mode & 0o444) >> 2)
     place.drop_logs()
+    place.sync_directory()  # a log without the lock file would be a damaged store
     try:
         log = Log.create(place.url, place.draft, ABSENT, place.mode)
         os.fsync(log.fd)
