@@ -105,9 +105,11 @@ def compact(place: Place, head: Head, log: Log, *, word: int, generation: int, e
 
 
 def _write_checkpoint(heir: Log, entries: Entries, generation: int, now: float) -> int:
-    end = LOG_HEADER_BYTES
+    end, frames = LOG_HEADER_BYTES, 0
     for operations in _batches(entries, now):
         end = heir.append(encode([generation, *operations]), end)
+        frames += 1
+    heir.note_checkpoint(frames)
     return end
 
 

@@ -11,7 +11,8 @@ Invariants:
         in it names the one that goes on; a log that none names is an
         unfinished compaction, and holds nothing but a copy
     V3  only the last write may be torn: a damaged frame before a whole one is
-        never cut, since what follows it was acknowledged
+        never cut, since what follows it was acknowledged; nor is a frame of the
+        checkpoint, by V1
 Crash: each step leaves a store that this module settles to the same content.
 """
 
@@ -48,6 +49,7 @@ def survey(log: Log, start: int, generation: int) -> tuple[int, int, int]:
     """
     size = log.size()
     end, successor = start, 0
+    synced = log.checkpoint if start == LOG_HEADER_BYTES else 0  # frames that are not there yet
     frames = log.frames(start, size)
     while end < size:
         try:
@@ -55,6 +57,8 @@ def survey(log: Log, start: int, generation: int) -> tuple[int, int, int]:
         except CorruptError as damage:
             later = log.find_frame(end + 1, size)
             if later is None:
+                if synced > 0:
+                    raise
                 break
             raise CorruptError(
                 url=log.url,
@@ -68,6 +72,9 @@ def survey(log: Log, start: int, generation: int) -> tuple[int, int, int]:
             successor = operations[0]
             break
         end = stop
+        synced -= 1
+    if synced > 0:
+        raise log.damaged(end, f"the log ends here, amid its checkpoint of {log.checkpoint} frames")
     return end, generation, successor
 
 
