@@ -134,7 +134,7 @@ def test_what_a_power_cut_leaves_is_history(bench: Bench, evidence: Path, dice, 
     enough = Deadline(span_s(0, 0.02))
     while True:
         cuts = cut_one_thread(
-            bench, kind, sync, dice, steps=scale(40, 80), most=scale({"file": 32, "sqlite": 8}[kind], 128)
+            bench, kind, sync, dice, steps=scale(36, 80), most=scale({"file": 24, "sqlite": 6}[kind], 128)
         )
         keep(cuts, evidence)
         record("power cut", f"{kind}, sync={sync}", bad=len(cuts.wrong), **cuts.figures)
