@@ -171,7 +171,8 @@ def create(url: str, path: str, mode: int, timeout_s: float, connect: Callable[[
         if look(url, path) is not None:
             return
         unborn = f"{path}.creating"
-        _unlink(url, *_with_side_files(unborn))
+        # Also what a removal that was cut short left beside a database that has gone: SQLite would replay it.
+        _unlink(url, *_with_side_files(unborn), *_with_side_files(path)[1:])
         # Made by us and not by SQLite, whose files have the umask's mode.
         os.close(open_private(url, unborn, os.O_RDWR | os.O_CREAT, mode))
         connection = connect(unborn)
