@@ -191,15 +191,20 @@ def mend(place: Place, head: Head, log: Log, word: int, generation: int) -> int:
 
 
 def finish_removal(place: Place) -> None:
-    """Remove what is left of a store whose head says REMOVED; the lock file goes last."""
+    """Remove what is left of a store whose head says REMOVED; the lock file goes last.
+
+    The head outlives the logs, and the lock file both, through a power loss too.
+    """
     place.drop_logs()
+    place.sync_directory()
     if os.path.isdir(place.locks) and not os.path.islink(place.locks):
         for name in os.listdir(place.locks):
             if name.endswith((".lock", *PresenceFiles.ENDINGS)):
                 os.unlink(os.path.join(place.locks, name))
         _try_rmdir(place.locks)
-    for path in (place.head, place.lock):
-        remove_file(path)
+    remove_file(place.head)
+    place.sync_directory()
+    remove_file(place.lock)
     _try_rmdir(place.path)
 
 
