@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 MEMORY = "/dev/shm"
 MOMENTS = ["draft written", "draft renamed", "old log ended", "head flipped", "old log removed", "written on"]
 HEADS = pytest.mark.parametrize("is_head_lost", [False, True], ids=["head there", "head lost"])
-EDGE_BYTES = 24  # of each log's beginning and end, of which every bit is flipped in the short form too
+EDGE_BYTES = 16  # of each log's beginning and end, of which every bit is flipped in the short form too
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_damaged_log_is_history_or_refused(place: str, dice, moment: str, is_hea
     needed = scene.needed(is_head_lost)
     is_whole = moment == "written on" or len(needed) == 2
 
-    figures, wrong = damage(place, scene, is_head_lost, dice, scale((2503, 499), (1, 1) if is_whole else (29, 7)))
+    figures, wrong = damage(place, scene, is_head_lost, dice, scale((3001, 701), (1, 1) if is_whole else (29, 7)))
 
     assert sum(len(scene.files[name]) for name in needed) >= LOG_BYTES or moment in {"head flipped", "old log removed"}
     record("kill at every byte", "file", bad=len(wrong), **figures)

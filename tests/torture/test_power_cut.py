@@ -24,9 +24,10 @@ import pytest
 
 from campaign import record, scale, span_s
 from power.cutting import Cuts
-from power.disk import Disk, lay_out, read_tree
+from power.disk import Disk, inodes_of, lay_out, read_tree
 from power.history import Bounds, contents, judge_threads, plan
 from power.trace import build_recorder, record_program
+from power.trial import open_disk
 from sharedstate import model
 from sharedstate.backend import Deadline
 from sharedstate_file import log
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from power.disk import Tree
+    from power.history import Content
     from power.trace import Step
 
 MEMORY = "/dev/shm"
@@ -59,6 +62,10 @@ import sys
 import power.history as history
 """
 ONE_THREAD = SMALL + "history.one_thread(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))\n"
+WRITE_AFTER_REBOOT = (
+    SMALL + "from sharedstate import model; model._constant['boot'] = 'after-a-cut'; history.one_write(sys.argv[1])\n"
+)
+REMOVAL = SMALL + "history.removal(sys.argv[1])\n"
 SEVERAL_THREADS = SMALL + "history.several_threads(sys.argv[1], int(sys.argv[2]))\n"
 
 
@@ -85,9 +92,11 @@ def bench(recorder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 class Trace:
     """A program that was recorded, and the directory that it left."""
 
-    def __init__(self, bench: Bench, url: str, program: str, *arguments: object) -> None:
+    def __init__(self, bench: Bench, url: str, program: str, *arguments: object, begun: Tree | None = None) -> None:
         root = os.path.join(bench.disks, "real")
-        os.mkdir(root)
+        self.begun = dict(sorted((begun or {}).items()))  # so that parents come first
+        lay_out(self.begun, root)
+        self.inodes = inodes_of(self.begun, root)
         self.url = url
         self.disks = bench.disks
         self.steps: list[Step] = record_program(
@@ -96,8 +105,8 @@ class Trace:
         self.left = read_tree(root)
         shutil.rmtree(root)
 
-    def cuts(self, *, may_refuse: bool) -> Cuts:
-        return Cuts(self.steps, self.disks, self.url, may_refuse=may_refuse)
+    def cuts(self, *, may_refuse: bool = False) -> Cuts:
+        return Cuts(self.steps, self.disks, self.url, may_refuse=may_refuse, begun=self.begun, inodes=self.inodes)
 
 
 def cut_one_thread(
@@ -134,7 +143,12 @@ def test_what_a_power_cut_leaves_is_history(bench: Bench, evidence: Path, dice, 
     enough = Deadline(span_s(0, 0.02))
     while True:
         cuts = cut_one_thread(
-            bench, kind, sync, dice, steps=scale(36, 80), most=scale({"file": 24, "sqlite": 6}[kind], 128)
+            bench,
+            kind,
+            sync,
+            dice,
+            steps=scale({"file": 36, "sqlite": 24}[kind], 80),
+            most=scale({"file": 12, "sqlite": 4}[kind], 128),
         )
         keep(cuts, evidence)
         record("power cut", f"{kind}, sync={sync}", bad=len(cuts.wrong), **cuts.figures)
@@ -161,6 +175,52 @@ def test_power_cut_takes_nothing_from_threads_that_share_a_sync(bench: Bench, ev
         assert not cuts.wrong, cuts.wrong[0]
         if enough.has_passed():
             return
+
+
+def cut_twice(bench: Bench, kind: str, dice: random.Random, program: str, *, steps: int, most: int) -> Cuts:
+    """Cut a program; let another one open what is left and write once, and cut that one everywhere."""
+    url = BELOW[kind] + "disk"
+    tree = Trace(bench, url, ONE_THREAD, dice.randrange(2**32), steps).cuts().some_disk(dice)
+    once = os.path.join(bench.disks, "once")
+    lay_out(tree, once)
+    before = open_disk(url.format(root=once)).content
+    shutil.rmtree(once)
+    assert before is not None
+    after = before | {"after": ("the first cut", False)}
+    cuts = Trace(bench, url, program, begun=tree).cuts()
+    cuts.run(lambda content, bounds: bounds.judge(content, [before, after], True), most, dice)
+    return cuts
+
+
+@pytest.mark.timeout(scale(120, 1200))
+@pytest.mark.parametrize("kind", ["file", "sqlite"])
+def test_power_cut_amid_the_recovery_from_another(bench: Bench, evidence: Path, dice, kind: str) -> None:
+    """C1 and C3 for the opening after a cut, and the first write behind it: no content of before is lost."""
+    for _ in range(scale({"file": 3, "sqlite": 2}[kind], 100)):
+        cuts = cut_twice(bench, kind, dice, WRITE_AFTER_REBOOT, steps=30, most=scale(4, 64))
+        keep(cuts, evidence)
+        record("power cut, twice", f"{kind}, sync=disk", bad=len(cuts.wrong), **cuts.figures)
+        assert not cuts.wrong, cuts.wrong[0]
+
+
+def judge_removal(content: Content, bounds: Bounds) -> str:
+    """Return what is wrong with a content that `history.removal` left, or ""."""
+    full = {f"key {number}": ("x" * 300, False) for number in range(5)}
+    dues = [[{}, full], [full], [full, {}], [{}]]  # writing, written, being removed, removed
+    due = dues[max(bounds.begun.get(0, 0) - 1, 0) + bounds.done.get(0, 0)]
+    return "" if content in due else f"holds {sorted(content)}, where {[sorted(each) for each in due]} are due"
+
+
+@pytest.mark.parametrize("kind", ["file", "sqlite"])
+def test_power_cut_leaves_a_store_or_none_of_it(bench: Bench, evidence: Path, dice, kind: str) -> None:
+    """A removal that a cut ends can be done again; a store that was removed does not come back, nor a part of it."""
+    cuts = Trace(bench, BELOW[kind] + "disk", REMOVAL).cuts(may_refuse=kind == "sqlite")
+
+    cuts.run(judge_removal, scale({"file": 24, "sqlite": 4}[kind], 1024), dice)
+
+    keep(cuts, evidence)
+    record("power cut, removal", kind, bad=len(cuts.wrong), **cuts.figures)
+    assert not cuts.wrong, cuts.wrong[0]
 
 
 @pytest.mark.parametrize("kind", ["file", "sqlite"])
@@ -216,6 +276,14 @@ def sync_log(head, log, real=compaction.sync_log):
         real(head, log)
 compaction.sync_log = sync_log
 """
+REMOVAL_NOT_SYNCED = """
+import sharedstate_file.recovery as recovery, sharedstate_file.backend as backend, sharedstate_file.head as head
+head.Head.end = lambda self: self.store(head.REMOVED)
+def finish(place, real=recovery.finish_removal):
+    type(place).sync_directory = lambda self: None
+    real(place)
+backend.finish_removal = finish
+"""
 SHORT_CHECKSUM = """
 import sharedstate_file.log as log, zlib
 log.crc32 = lambda content, seed=0: zlib.crc32(content[:16], seed)
@@ -244,7 +312,9 @@ opening.Pool = lambda url, path, synchronous, timeout, real=opening.Pool: real(u
 def test_bug_in_the_program_is_found(bench: Bench, dice, case: tuple[str, str, str, str]) -> None:
     """A sync that is missing, late or too weak is found by the cuts."""
     kind, sync, bug, complaint = case
-    cuts = cut_one_thread(bench, kind, sync, dice, bug + ONE_THREAD, steps=50, most=64, wanted=complaint)
+    cuts = cut_one_thread(
+        bench, kind, sync, dice, bug + ONE_THREAD, steps=50, most={"file": 32, "sqlite": 10}[kind], wanted=complaint
+    )
 
     assert cuts.wrong
     assert re.search(complaint, cuts.wrong[-1]), cuts.wrong[:3]
@@ -277,6 +347,23 @@ def test_acknowledgement_before_the_shared_sync_is_found(bench: Bench, dice) -> 
     cuts.run(lambda content, bounds: judge_threads(content, bounds, True), 12, dice, "was acknowledged")
 
     assert "was acknowledged" in cuts.wrong[-1]
+
+
+def test_acknowledgement_before_the_sync_amid_a_recovery_is_found(bench: Bench, dice) -> None:
+    """The second cut then takes what was acknowledged behind the first."""
+    cuts = cut_twice(bench, "file", dice, QUICK_ACKNOWLEDGEMENT + WRITE_AFTER_REBOOT, steps=10, most=16)
+
+    assert any("are due" in wrong for wrong in cuts.wrong)
+
+
+def test_removal_that_is_not_synced_is_found(bench: Bench, dice) -> None:
+    """The store comes back, or a part of it stands in the way of the next one."""
+    cuts = Trace(bench, BELOW["file"] + "disk", REMOVAL_NOT_SYNCED + REMOVAL).cuts()
+
+    cuts.run(judge_removal, 32, dice)
+
+    assert any("are due" in wrong for wrong in cuts.wrong)
+    assert any("CorruptError" in wrong for wrong in cuts.wrong)
 
 
 @pytest.mark.parametrize("missing", ["WRITE", "UNLINK", "STORE", "GROW"])

@@ -11,8 +11,8 @@ The disk that we assume promises less than any that we know:
 
     K1  What was written to a file before a sync of it began is there once that sync has returned: its bytes and its
         length.  A sync of a directory does the same for the names in it.
-    K2  Anything else is there or not, each sector of 512 bytes and each change of a length by itself, in any order;
-        a stretch whose length arrived without its bytes is zeros.
-    K3  Names are made, moved and removed each whole or not at all, also in any order, within a directory too.
-    K4  Of mapped memory every eight bytes are there or not by themselves.
+    K2  Of anything else, each sector of 512 bytes, and each file's length, is there as of some moment since then, one
+        independent of another; a stretch whose length arrived without its bytes is zeros.  A mapped page may be taken
+        between any two stores of eight bytes.
+    K3  Names are made, moved and removed each whole or not at all, in any order, within a directory too.
 """

@@ -41,7 +41,9 @@ class Cuts:
         figures: cuts, states, refused (a loss that must be accepted by hand first).
     """
 
-    def __init__(self, steps: list[Step], at: str, url_below: str, *, may_refuse: bool) -> None:
+    def __init__(
+        self, steps: list[Step], at: str, url_below: str, *, may_refuse: bool, begun: Tree, inodes: dict[str, int]
+    ) -> None:
         """Take a trace.
 
         Args:
@@ -49,8 +51,11 @@ class Cuts:
             at: an existing directory, for the states.
             url_below: of the store, with `{root}` for the place of the state.
             may_refuse: a CorruptError is no fault if what it advises leaves a right content.
+            begun: what lay below the root before; by path, parents first.
+            inodes: of that, by path.
         """
         self._steps = steps
+        self._begun = begun, inodes
         self._at = at
         self._url_below = url_below
         self._may_refuse = may_refuse
@@ -62,6 +67,7 @@ class Cuts:
     def run(self, judge: Callable[[Content, Bounds], str], most: int, dice: random.Random, wanted: str = "$^") -> None:
         """Judge every state, or `most` of them, at each cut; up to a complaint that matches `wanted`."""
         disk, bounds = Disk(is_incidental), Bounds()
+        disk.begin_with(*self._begun)
         for number, step in enumerate(self._steps):
             if self.wrong and re.search(wanted, self.wrong[-1]):
                 return
@@ -71,6 +77,15 @@ class Cuts:
             if step.kind == "NOTE":
                 bounds.take(step.content)
                 self._cut(disk, bounds, judge, most, dice, where=f"behind step {number}, {step.content!r}")
+
+    def some_disk(self, dice: random.Random) -> Tree:
+        """Return what one cut may leave, amid a sync."""
+        disk = Disk(is_incidental)
+        disk.begin_with(*self._begun)
+        stop = dice.choice([number for number, step in enumerate(self._steps) if step.kind == "SYNC_END"])
+        for step in self._steps[:stop]:
+            disk.take(step)
+        return dice.choice(list(disk.states(16, dice)))
 
     def _cut(self, disk: Disk, bounds: Bounds, judge, most: int, dice: random.Random, *, where: str) -> None:
         self.figures["cuts"] += 1
@@ -96,7 +111,7 @@ class Cuts:
         lay_out(tree, root)
         url = self._url_below.format(root=root)
         outcome, was_refused = open_disk(url), False
-        while accept_loss(outcome):
+        if accept_loss(outcome, url):
             outcome, was_refused = open_disk(url), True
         shutil.rmtree(root)
         return outcome, was_refused

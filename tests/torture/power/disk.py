@@ -1,4 +1,4 @@
-"""What a disk may hold at each moment of a trace, by the rules K1 to K4 of this package.
+"""What a disk may hold at each moment of a trace, by the rules K1 to K3 of this package.
 
 A `Disk` takes the steps one by one.  Of each file and directory it knows what is
 certain, and the pieces that may be there or not: a part of a sector, a length,
@@ -8,16 +8,17 @@ one change of names.  A state of the disk is a choice of pieces.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from power.trace import Step
 
-__all__ = ["Disk", "Tree", "lay_out", "read_tree"]
+__all__ = ["Disk", "Tree", "inodes_of", "lay_out", "read_tree"]
 
 SECTOR = 512
 WORD = 8
@@ -48,6 +49,16 @@ class Thing:
     def settle(self, pieces: list) -> None:
         raise NotImplementedError
 
+    def groups(self) -> list[tuple[Thing, list[int]]]:
+        """Return the numbers of the pieces that arrive in order, each group with this thing."""
+        groups: dict[object, list[int]] = {}
+        for number, piece in enumerate(self.pieces):
+            groups.setdefault(self.group_of(number, piece), []).append(number)
+        return [(self, group) for group in groups.values()]
+
+    def group_of(self, number: int, piece) -> object:
+        raise NotImplementedError
+
 
 class File(Thing):
     """Bytes; a piece is `(offset, bytes)`, or `(None, length, whether what lies beyond is cut)`."""
@@ -67,7 +78,7 @@ class File(Thing):
         self._place(offset, content)
 
     def store(self, offset: int, content: bytes) -> None:
-        """As `write`, from a mapping: only what differs, and eight bytes at a time (K4)."""
+        """As `write`, from a mapping: only what differs, and eight bytes at a time."""
         for start in range(0, len(content), WORD):
             word = content[start : start + WORD]
             if self.now[offset + start : offset + start + WORD] != word:
@@ -93,6 +104,10 @@ class File(Thing):
 
     def settle(self, pieces: list) -> None:
         self.certain = self.holding(pieces)
+
+    def group_of(self, number: int, piece) -> object:
+        """Its sector, or its length: either is on the disk as of some moment."""
+        return None if piece[0] is None else piece[0] // SECTOR
 
     def holding(self, pieces: list) -> bytes:
         """Return the content if of what is pending only `pieces` arrived."""
@@ -125,6 +140,10 @@ class Directory(Thing):
     def settle(self, pieces: list) -> None:
         self.certain = self.holding(pieces)
 
+    def group_of(self, number: int, piece) -> object:
+        """Each change of names is by itself."""
+        return number
+
     def holding(self, pieces: list) -> dict[str, Thing]:
         """Return the names if of what is pending only `pieces` arrived."""
         return _changed(self.certain, pieces)
@@ -156,6 +175,16 @@ class Disk:
         self._things: dict[int, Thing] = {}  # by inode
         self._root_path = ""
         self._root = Directory()
+
+    def begin_with(self, tree: Tree, inodes: dict[str, int]) -> None:
+        """Begin with what lay below the root before the trace, all of it certain; by path, parents first."""
+        for path, content in tree.items():
+            thing: Thing = Directory() if content is None else File()
+            if isinstance(thing, File):
+                thing.certain, thing.now = content, bytearray(content)
+            directory, name = self._find_below(path)
+            directory.certain[name] = directory.now[name] = thing
+            self._things[inodes[path]] = thing
 
     # --- One step after another ---------------------------------------------------
 
@@ -202,7 +231,10 @@ class Disk:
                 directory.change({name: None, new: directory.now[name]})
 
     def _find(self, path: str) -> tuple[Directory, str]:
-        *parents, name = os.path.relpath(path, self._root_path).split(os.sep)
+        return self._find_below(os.path.relpath(path, self._root_path))
+
+    def _find_below(self, path: str) -> tuple[Directory, str]:
+        *parents, name = path.split(os.sep)
         directory = self._root
         for parent in parents:
             directory = directory.now[parent]
@@ -219,16 +251,13 @@ class Disk:
         primary, incidental = [], []
         for path, thing in self._reachable():
             (incidental if self._is_incidental(path) else primary).append(thing)
-        pieces = [(thing, at) for thing in primary for at in range(len(thing.pieces))]
-        if 2 ** len(pieces) <= most:
-            choices = itertools.product((False, True), repeat=len(pieces))
-        else:
-            choices = _some(len(pieces), most, dice)
-        for choice in choices:
-            chosen: dict[Thing, list] = {thing: _by_lot(thing.pieces, dice) for thing in incidental}
-            for (thing, at), is_there in zip(pieces, choice, strict=True):
-                if is_there:
-                    chosen.setdefault(thing, []).append(thing.pieces[at])
+        groups = [group for thing in primary for group in thing.groups()]
+        for counts in _counts([len(numbers) for _, numbers in groups], most, dice):
+            chosen: dict[Thing, list] = {thing: _by_lot(thing, dice) for thing in incidental}
+            numbers: dict[Thing, list[int]] = {thing: [] for thing in primary}
+            for (thing, group), count in zip(groups, counts, strict=True):
+                numbers[thing] += group[:count]
+            chosen.update({thing: [thing.pieces[number] for number in sorted(numbers[thing])] for thing in primary})
             yield self._tree(lambda thing, chosen=chosen: chosen.get(thing, []))
 
     def _reachable(self) -> list[tuple[str, Thing]]:
@@ -261,30 +290,36 @@ class Disk:
         return tree
 
 
-def _some(count: int, most: int, dice: random.Random) -> Iterator[list[bool]]:
-    """Yield choices among `count` pieces: none, all, beginnings with and without a gap, and what falls by lot."""
-    yield [False] * count
-    yield [True] * count
+def _counts(lengths: list[int], most: int, dice: random.Random) -> Iterator[Sequence[int]]:
+    """Yield how many pieces of each group are there: every combination if that is at most `most`, else so many.
+
+    Those are none, all, all but one group, and what falls by lot.
+    """
+    if math.prod(length + 1 for length in lengths) <= most:
+        yield from itertools.product(*(range(length + 1) for length in lengths))
+        return
+    yield [0] * len(lengths)
+    yield lengths
     for number in range(most - 2):
-        kind = number % 4
-        if kind == 0:  # up to somewhere
-            stop = dice.randrange(count)
-            yield [at < stop for at in range(count)]
-        elif kind == 1:  # all but one
-            gap = dice.randrange(count)
-            yield [at != gap for at in range(count)]
-        elif kind == 2:  # up to somewhere, but for some of the last ones
-            stop = dice.randrange(count + 1)
-            yield [at < stop and (at < stop - 6 or dice.random() < 0.6) for at in range(count)]
+        if number % 2:
+            gap = dice.randrange(len(lengths))
+            yield [dice.randrange(length) if at == gap else length for at, length in enumerate(lengths)]
         else:
             share = dice.choice((0.1, 0.5, 0.9))
-            yield [dice.random() < share for _ in range(count)]
+            yield [
+                length if dice.random() < share else dice.randrange(length + 1) if dice.random() < 0.5 else 0
+                for length in lengths
+            ]
 
 
-def _by_lot(pieces: list, dice: random.Random) -> list:
-    """Return the pieces up to somewhere, and with equal odds all of them but a few of the last."""
-    pieces = pieces[: dice.randrange(len(pieces) + 1)] if dice.random() < 0.5 else pieces
-    return pieces[:-8] + [piece for piece in pieces[-8:] if dice.random() < 0.8]
+def _by_lot(thing: Thing, dice: random.Random) -> list:
+    """Return the pieces up to somewhere, and of some groups less."""
+    stop = dice.choice((len(thing.pieces), dice.randrange(len(thing.pieces) + 1)))
+    there = set()
+    for _, numbers in thing.groups():
+        early = [number for number in numbers if number < stop]
+        there.update(early if dice.random() < 0.7 else early[: dice.randrange(len(early) + 1)])
+    return [piece for number, piece in enumerate(thing.pieces) if number in there]
 
 
 # --- Directories ----------------------------------------------------------------------
@@ -300,6 +335,11 @@ def lay_out(tree: Tree, root: str) -> None:
         fd = os.open(os.path.join(root, path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         os.write(fd, content)
         os.close(fd)
+
+
+def inodes_of(tree: Tree, root: str) -> dict[str, int]:
+    """Return the inode of each file and directory of `tree`, which was laid out in `root`."""
+    return {path: os.stat(os.path.join(root, path)).st_ino for path in tree}
 
 
 def read_tree(root: str) -> Tree:

@@ -12,7 +12,7 @@ import threading
 
 import sharedstate
 
-__all__ = ["Bounds", "contents", "judge_threads", "one_thread", "plan", "several_threads"]
+__all__ = ["Bounds", "contents", "judge_threads", "one_thread", "one_write", "plan", "removal", "several_threads"]
 
 Content = dict[str, tuple[object, bool]]
 """What a store holds: key -> value, and whether it will expire."""
@@ -115,6 +115,25 @@ def one_thread(url: str, seed: int, count: int) -> None:
             compactions = found
             _note(f"compacted 0 {number}")
     store.close()
+
+
+def one_write(url: str) -> None:
+    """Open the store, write once, and close it."""
+    with sharedstate.open(url) as store:
+        _note("begin 0 1")
+        store["after"] = "the first cut"
+        _note("done 0 1")
+
+
+def removal(url: str) -> None:
+    """Make a store, write to it, and remove it."""
+    with sharedstate.open(url) as store:
+        _note("begin 0 1")
+        store.set_many({f"key {number}": "x" * 300 for number in range(5)})
+        _note("done 0 1")
+    _note("begin 0 2")
+    sharedstate.remove(url)
+    _note("done 0 2")
 
 
 # --- Several threads: each counts, and all add to one sum ------------------------------

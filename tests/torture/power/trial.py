@@ -29,7 +29,7 @@ def boot_anew() -> None:
     """Let this process take itself for one of another boot, as `sharedstate.model.boot_id` tells it."""
     global _boots  # noqa: PLW0603  one per process, as the kernel's
     _boots += 1
-    model._constant["boot"] = f"simulated boot {_boots}"
+    model._constant["boot"] = f"simulated-boot-{_boots}"
 
 
 def open_disk(url: str) -> Outcome:
@@ -58,10 +58,18 @@ def _content(store: sharedstate.Store) -> Content:
     return {key: (value, store.ttl(key) is not None) for key, value in store.items()}
 
 
-def accept_loss(outcome: Outcome) -> bool:
-    """Do what a CorruptError of the file backend advises, and return whether it advised anything."""
+def accept_loss(outcome: Outcome, url: str) -> bool:
+    """Do what a CorruptError advises, and return whether it advised anything that a program can do."""
+    if not outcome.is_damage:
+        return False
+    if "sharedstate.remove() that was killed, call it again" in outcome.error:
+        try:
+            sharedstate.remove(url)
+        except StateError:
+            return False
+        return True
     advice = re.search(r"truncate (\S+) to (\d+) bytes", outcome.error)
-    if not outcome.is_damage or advice is None:
+    if advice is None:
         return False
     os.truncate(advice[1], int(advice[2]))
     return True
