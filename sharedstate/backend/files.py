@@ -84,13 +84,14 @@ def make_directory(url: str, path: str, mode: int = 0o700) -> None:
     """
     try:
         parent = os.path.dirname(path)
-        missing, nearest = [], parent
+        holders: list[str] = []  # of names that are to be made
+        nearest = parent
         while nearest and not os.path.isdir(nearest):
             nearest = os.path.dirname(nearest)
-            missing.append(nearest or ".")
-        if missing:
+            holders.append(nearest or ".")
+        if holders:
             os.makedirs(parent, 0o700, exist_ok=True)
-            for holder in missing:
+            for holder in holders:
                 _sync_names(holder)
         try:
             os.mkdir(path, mode)
