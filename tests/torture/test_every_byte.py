@@ -94,7 +94,7 @@ def test_damaged_log_is_history_or_refused(place: str, dice, moment: str, is_hea
     """E1 to E5.  In full: each byte and bit of the log in use, and of both logs where one goes on with the other."""
     scene = scene_of(place, moment, dice.randrange(2**32))
     needed = scene.needed(is_head_lost)
-    is_whole = moment == "written on" or len(needed) == 2
+    is_whole = moment == "written on" or (moment == "old log ended" and is_head_lost)
 
     figures, wrong = damage(place, scene, is_head_lost, dice, scale((3001, 701), (1, 1) if is_whole else (29, 7)))
 
