@@ -14,6 +14,7 @@ another boot than it was written in, since that is what follows a power cut.
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import tempfile
@@ -34,7 +35,6 @@ from sharedstate_file import log
 from sharedstate_file.head import Head
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -239,6 +239,13 @@ def test_recording_is_complete(bench: Bench, kind: str) -> None:
 
 # --- What the experiments find: planted bugs ---------------------------------------------
 
+
+@pytest.fixture
+def same_dice(request: pytest.FixtureRequest) -> random.Random:
+    """The same in each run, whatever its seed: a bug must be found, and not by luck."""
+    return random.Random(crc32(request.node.nodeid.encode()))
+
+
 QUICK_ACKNOWLEDGEMENT = """
 import sharedstate_file.durability as durability
 durability.SharedSync.wait = lambda *_: None
@@ -309,11 +316,18 @@ opening.Pool = lambda url, path, synchronous, timeout, real=opening.Pool: real(u
         ("sqlite", "disk", NO_SYNC_OF_PARENTS, "are due"),
     ],
 )
-def test_bug_in_the_program_is_found(bench: Bench, dice, case: tuple[str, str, str, str]) -> None:
+def test_bug_in_the_program_is_found(bench: Bench, same_dice, case: tuple[str, str, str, str]) -> None:
     """A sync that is missing, late or too weak is found by the cuts."""
     kind, sync, bug, complaint = case
     cuts = cut_one_thread(
-        bench, kind, sync, dice, bug + ONE_THREAD, steps=50, most={"file": 32, "sqlite": 10}[kind], wanted=complaint
+        bench,
+        kind,
+        sync,
+        same_dice,
+        bug + ONE_THREAD,
+        steps=50,
+        most={"file": 32, "sqlite": 10}[kind],
+        wanted=complaint,
     )
 
     assert cuts.wrong
@@ -321,46 +335,48 @@ def test_bug_in_the_program_is_found(bench: Bench, dice, case: tuple[str, str, s
 
 
 @pytest.mark.parametrize("sync", ["disk", "os"])
-def test_checksum_of_a_part_is_found(bench: Bench, dice, monkeypatch: pytest.MonkeyPatch, sync: str) -> None:
+def test_checksum_of_a_part_is_found(bench: Bench, same_dice, monkeypatch: pytest.MonkeyPatch, sync: str) -> None:
     """A frame whose checksum covers its beginning only is taken for whole when its end did not arrive."""
     monkeypatch.setattr(log, "crc32", lambda content, seed=0: crc32(content[:16], seed))
 
-    cuts = cut_one_thread(bench, "file", sync, dice, SHORT_CHECKSUM + ONE_THREAD, steps=20, most=32, wanted="")
+    cuts = cut_one_thread(bench, "file", sync, same_dice, SHORT_CHECKSUM + ONE_THREAD, steps=20, most=32, wanted="")
 
     assert cuts.wrong
 
 
-def test_head_that_is_believed_after_a_reboot_is_found(bench: Bench, dice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_head_that_is_believed_after_a_reboot_is_found(
+    bench: Bench, same_dice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A head is on the disk as of any time; a log that is older, or newer, than it is then taken for damaged."""
     monkeypatch.setattr(Head, "is_true", lambda head, boot: head.is_sealed() and head._map[:8] == b"SSHEAD\r\n")
 
-    cuts = cut_one_thread(bench, "file", "os", dice, steps=20, most=12, wanted="")
+    cuts = cut_one_thread(bench, "file", "os", same_dice, steps=20, most=12, wanted="")
 
     assert cuts.wrong
 
 
-def test_acknowledgement_before_the_shared_sync_is_found(bench: Bench, dice) -> None:
+def test_acknowledgement_before_the_shared_sync_is_found(bench: Bench, same_dice) -> None:
     """Among threads too."""
     trace = Trace(bench, BELOW["file"] + "disk", QUICK_ACKNOWLEDGEMENT + SEVERAL_THREADS, 8)
     cuts = trace.cuts(may_refuse=True)
 
-    cuts.run(lambda content, bounds: judge_threads(content, bounds, True), 12, dice, "was acknowledged")
+    cuts.run(lambda content, bounds: judge_threads(content, bounds, True), 12, same_dice, "was acknowledged")
 
     assert "was acknowledged" in cuts.wrong[-1]
 
 
-def test_acknowledgement_before_the_sync_amid_a_recovery_is_found(bench: Bench, dice) -> None:
+def test_acknowledgement_before_the_sync_amid_a_recovery_is_found(bench: Bench, same_dice) -> None:
     """The second cut then takes what was acknowledged behind the first."""
-    cuts = cut_twice(bench, "file", dice, QUICK_ACKNOWLEDGEMENT + WRITE_AFTER_REBOOT, steps=10, most=16)
+    cuts = cut_twice(bench, "file", same_dice, QUICK_ACKNOWLEDGEMENT + WRITE_AFTER_REBOOT, steps=10, most=16)
 
     assert any("are due" in wrong for wrong in cuts.wrong)
 
 
-def test_removal_that_is_not_synced_is_found(bench: Bench, dice) -> None:
+def test_removal_that_is_not_synced_is_found(bench: Bench, same_dice) -> None:
     """The store comes back, or a part of it stands in the way of the next one."""
     cuts = Trace(bench, BELOW["file"] + "disk", REMOVAL_NOT_SYNCED + REMOVAL).cuts()
 
-    cuts.run(judge_removal, 32, dice)
+    cuts.run(judge_removal, 32, same_dice)
 
     assert any("are due" in wrong for wrong in cuts.wrong)
     assert any("CorruptError" in wrong for wrong in cuts.wrong)
