@@ -46,7 +46,7 @@ from sharedstate.model import (
 )
 from sharedstate.values import check_key, encode
 from sharedstate_file.handle import Handle
-from sharedstate_file.head import REMOVED, Head, length_of, number_of
+from sharedstate_file.head import Head, length_of, number_of
 from sharedstate_file.index import entry_of, is_same, live_bytes, load, value_of
 from sharedstate_file.offer import CAPABILITIES
 from sharedstate_file.place import Place, StoreLocks
@@ -141,7 +141,7 @@ def _remove(place: Place) -> None:
     elif head is None:
         place.require_free(place.names())
     if head is not None:
-        head.store(REMOVED)
+        head.end()
     finish_removal(place)
 
 

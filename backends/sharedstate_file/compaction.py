@@ -1,7 +1,7 @@
 """Leaving the dead behind: a new log that begins with what is live.
 
     1  write log-draft: a checkpoint of the entries that have not expired; sync it
-    2  rename it to log-<n+1>; sync the directory
+    2  rename it to log-<n+1>; sync the directory, and log-<n>
     3  end log-<n> with a frame that names log-<n+1>; sync it
     4  flip the head's word
     5  remove log-<n>
@@ -9,6 +9,9 @@
 Readers are never held up: they go on with log-<n>, which stays readable through
 their descriptor, until they see the word flip.  Every step is synced whatever
 `sync` says: a power loss may cost sync=os its latest writes, not the store.
+
+The first sync of log-<n> is for what was written to it and waits for its own:
+the end frame alone on the disk, behind a hole, would look like damage.
 
 Crash: up to step 3 the old log is the truth and the next writer drops the new
 one; from step 3 on the new one is, and the next writer flips the word.
@@ -86,6 +89,7 @@ def compact(
         os.rename(place.draft, place.log(number))
         heir.path, heir.number = place.log(number), number
         place.sync_directory()
+        sync_log(head, log)
         reached("draft renamed")
     except BaseException:
         place.drop_logs(keep=log.number)
@@ -111,9 +115,11 @@ def compact(
 
 def write_checkpoint(heir: Log, entries: Entries, generation: int, now: float) -> int:
     """Begin a log with what of `entries` has not expired by `now`; return where it ends."""
-    end = LOG_HEADER_BYTES
+    end, frames = LOG_HEADER_BYTES, 0
     for operations in _batches(entries, now):
         end = heir.append(encode([generation, *operations]), end)
+        frames += 1
+    heir.note_checkpoint(frames)
     return end
 
 

@@ -174,6 +174,11 @@ class Head:
         words[1] = word ^ ALL_ONES
         self.changed.ring()
 
+    def end(self) -> None:
+        """Say that the store was removed, also after a power loss; needs the writers' lock."""
+        self.store(REMOVED)
+        self._map.flush()
+
     def synced(self) -> int:
         """Return the word up to which the log is known to be on disk; 0 if it is not known."""
         word, seal = self._synced

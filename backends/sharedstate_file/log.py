@@ -1,7 +1,7 @@
 """A log: one file of frames, each a transaction, written once and never changed.
 
     log    = header frame*
-    header = magic version mark base crc              (32 bytes)
+    header = magic version mark base checkpoint crc   (32 bytes)
     frame  = mark length crc payload                  (12 bytes and the payload)
 
 The mark is four random bytes, other ones in each log.  It makes a frame
@@ -37,7 +37,7 @@ __all__ = ["FRAME_BYTES", "LOG_HEADER_BYTES", "MAX_PAYLOAD_BYTES", "Log", "write
 
 MAX_PAYLOAD_BYTES: Final = 2**30  # one read or write moves at most 2 GiB
 _MAGIC: Final = b"SSLOG\r\n\x1a"
-_HEADER: Final = Struct("<8sI4sQ4xI")
+_HEADER: Final = Struct("<8sI4sQII")
 LOG_HEADER_BYTES: Final = _HEADER.size
 _FRAME: Final = Struct("<4sII")
 FRAME_BYTES: Final = _FRAME.size
@@ -52,18 +52,22 @@ class Log:
         path: of the file.
         number: in its name; 0 while it is a draft.
         base: the store's generation before its first frame.
+        checkpoint: how many frames it had before it got its name, which no power loss can cut.
         mark: what each of its frames begins with.
         fd: for reading and writing at given places only; fork may share it.
     """
 
-    __slots__ = ("_seed", "base", "fd", "mark", "number", "path", "url")
+    __slots__ = ("_seed", "base", "checkpoint", "fd", "mark", "number", "path", "url")
 
-    def __init__(self, url: str, path: str, number: int, fd: int, *, mark: bytes, base: int) -> None:
+    def __init__(
+        self, url: str, path: str, number: int, fd: int, *, mark: bytes, base: int, checkpoint: int = 0
+    ) -> None:
         self.url = url
         self.path = path
         self.number = number
         self.fd = fd
         self.base = base
+        self.checkpoint = checkpoint
         self.mark = mark
         self._seed = int.from_bytes(mark, "little")
 
@@ -78,11 +82,11 @@ class Log:
         """
         fd = open_private(url, path, os.O_RDWR)
         try:
-            mark, base = _parse_header(url, path, os.pread(fd, LOG_HEADER_BYTES, 0))
+            mark, base, checkpoint = _parse_header(url, path, os.pread(fd, LOG_HEADER_BYTES, 0))
         except BaseException:
             os.close(fd)
             raise
-        return cls(url, path, number, fd, mark=mark, base=base)
+        return cls(url, path, number, fd, mark=mark, base=base, checkpoint=checkpoint)
 
     @classmethod
     def create(cls, url: str, path: str, base: int, mode: int) -> Self:
@@ -90,12 +94,16 @@ class Log:
         fd = open_private(url, path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
         try:
             mark = os.urandom(4)
-            header = _HEADER.pack(_MAGIC, VERSION, mark, base, 0)[:-4]
-            write_whole(fd, header + crc32(header).to_bytes(4, "little"), 0)
+            write_whole(fd, _make_header(mark, base, 0), 0)
         except BaseException:
             os.close(fd)
             raise
         return cls(url, path, 0, fd, mark=mark, base=base)
+
+    def note_checkpoint(self, frames: int) -> None:
+        """Say in the header how many frames a draft begins with; before it is synced and gets its name."""
+        write_whole(self.fd, _make_header(self.mark, self.base, frames), 0)
+        self.checkpoint = frames
 
     # The default keeps os.close at hand while an interpreter ends.
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
@@ -177,10 +185,15 @@ class Log:
         return CorruptError(url=self.url, reason=f"{self.path}, offset {offset}: {what}")
 
 
-def _parse_header(url: str, path: str, header: bytes) -> tuple[bytes, int]:
+def _make_header(mark: bytes, base: int, checkpoint: int) -> bytes:
+    header = _HEADER.pack(_MAGIC, VERSION, mark, base, checkpoint, 0)[:-4]
+    return header + crc32(header).to_bytes(4, "little")
+
+
+def _parse_header(url: str, path: str, header: bytes) -> tuple[bytes, int, int]:
     if len(header) < LOG_HEADER_BYTES or header[:8] != _MAGIC:
-        raise CorruptError(url=url, reason=f"{path} is no log of a store")
-    _, version, mark, base, crc = _HEADER.unpack(header)
+        raise CorruptError(url=url, reason=f"{path}, offset 0: not the beginning of a log of a store")
+    _, version, mark, base, checkpoint, crc = _HEADER.unpack(header)
     if crc != crc32(header[:-4]):
         raise CorruptError(url=url, reason=f"{path}, offset 0: a damaged header")
     if version != VERSION:
@@ -189,7 +202,7 @@ def _parse_header(url: str, path: str, header: bytes) -> tuple[bytes, int]:
             reason=f"{path} is of version {version} of the file format, and this library reads version {VERSION}",
             advice="Use the version of sharedstate that wrote it.",
         )
-    return mark, base
+    return mark, base, checkpoint
 
 
 def write_whole(fd: int, content: bytes | memoryview, offset: int) -> None:

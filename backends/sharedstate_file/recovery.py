@@ -11,7 +11,8 @@ Invariants:
         in it names the one that goes on; a log that none names is an
         unfinished compaction, and holds nothing but a copy
     V3  only the last write may be torn: a damaged frame before a whole one is
-        never cut, since what follows it was acknowledged
+        never cut, since what follows it was acknowledged; nor is a frame of the
+        checkpoint, by V1
 Crash: each step leaves a store that this module settles to the same content.
 """
 
@@ -48,6 +49,7 @@ def survey(log: Log, start: int, generation: int) -> tuple[int, int, int]:
     """
     size = log.size()
     end, successor = start, 0
+    synced = log.checkpoint if start == LOG_HEADER_BYTES else 0  # frames that are not there yet
     frames = log.frames(start, size)
     while end < size:
         try:
@@ -55,6 +57,8 @@ def survey(log: Log, start: int, generation: int) -> tuple[int, int, int]:
         except CorruptError as damage:
             later = log.find_frame(end + 1, size)
             if later is None:
+                if synced > 0:
+                    raise
                 break
             raise CorruptError(
                 url=log.url,
@@ -68,6 +72,9 @@ def survey(log: Log, start: int, generation: int) -> tuple[int, int, int]:
             successor = operations[0]
             break
         end = stop
+        synced -= 1
+    if synced > 0:
+        raise log.damaged(end, f"the log ends here, amid its checkpoint of {log.checkpoint} frames")
     return end, generation, successor
 
 
@@ -110,8 +117,10 @@ def settle(place: Place) -> Head | None:
         return head
     numbers = place.log_numbers()
     word = _derive(place, numbers) if numbers else _create(place)
+    # Before others take the head for true, and write to a log whose name may not
+    # last; and before there is a head, which without a log would be a damaged store.
+    place.sync_directory()
     head = Head.make(place.url, place.head, place.mode)
-    place.sync_directory()  # before others take the head for true, and write to a log whose name may not last
     head.make_true(boot, word)
     return head
 
@@ -123,6 +132,7 @@ def _create(place: Place) -> int:
         raise CorruptError(url=place.url, reason=reason, advice="Name another directory.")
     make_directory(place.url, place.locks, 0o100 | place.mode | (place.mode & 0o444) >> 2)
     place.drop_logs()
+    place.sync_directory()  # a log without the lock file would be a damaged store
     try:
         log = Log.create(place.url, place.draft, ABSENT, place.mode)
         os.fsync(log.fd)
@@ -182,15 +192,20 @@ def mend(place: Place, head: Head, log: Log, word: int, generation: int) -> int:
 
 
 def finish_removal(place: Place) -> None:
-    """Remove what is left of a store whose head says REMOVED; the lock file goes last."""
+    """Remove what is left of a store whose head says REMOVED; the lock file goes last.
+
+    The head outlives the logs, and the lock file both, through a power loss too.
+    """
     place.drop_logs()
+    place.sync_directory()
     if os.path.isdir(place.locks) and not os.path.islink(place.locks):
         for name in os.listdir(place.locks):
             if name.endswith((".lock", *PresenceFiles.ENDINGS)):
                 os.unlink(os.path.join(place.locks, name))
         _try_rmdir(place.locks)
-    for path in (place.head, place.lock):
-        remove_file(path)
+    remove_file(place.head)
+    place.sync_directory()
+    remove_file(place.lock)
     _try_rmdir(place.path)
 
 

@@ -175,6 +175,8 @@ def create(url: str, path: str, mode: int, timeout_s: float, connect: Callable[[
     with LockDirectory(url, f"{path}.locks", mode).lock(CREATION_LOCK, timeout_s):
         if look(url, path) is not None:
             return
+        # What a removal that was cut short left beside a database that has gone: SQLite would replay it.
+        _unlink(url, *_with_side_files(path)[1:])
         unborn = begin(url, path, mode)
         connection = connect(unborn)
         try:

@@ -84,7 +84,7 @@ def _owner_of(path: str) -> int | None:
 
 
 def make_directory(url: str, path: str, mode: int = 0o700) -> None:
-    """Make `path` a directory of ours, with its missing parents.
+    """Make `path` a directory of ours, with its missing parents; those that are made survive a power loss.
 
     Raises:
         StoreAccessError: it is a link, or belongs to another user.
@@ -92,8 +92,15 @@ def make_directory(url: str, path: str, mode: int = 0o700) -> None:
     """
     try:
         parent = os.path.dirname(path)
-        if parent and not os.path.isdir(parent):
+        holders: list[str] = []  # of names that are to be made
+        nearest = parent
+        while nearest and not os.path.isdir(nearest):
+            nearest = os.path.dirname(nearest)
+            holders.append(nearest or ".")
+        if holders:
             os.makedirs(parent, 0o700, exist_ok=True)
+            for holder in holders:
+                _sync_names(holder)
         try:
             os.mkdir(path, mode)
         except FileExistsError:
@@ -101,6 +108,7 @@ def make_directory(url: str, path: str, mode: int = 0o700) -> None:
         else:
             os.chmod(path, mode)  # whatever the umask
             hand_over(path, parent or ".")
+            _sync_names(parent or ".")
         found = os.lstat(path)
     except OSError as error:
         raise translate_os_error(url, error) from error
@@ -140,6 +148,18 @@ def _check_directory(url: str, path: str, found: os.stat_result) -> None:
         kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no directory"
         raise StoreAccessError(url=url, reason=f"{path} is {kind}", advice="Name a directory, or one yet to be made.")
     _check_owner(url, path, found)
+
+
+def _sync_names(directory: str) -> None:
+    """Have the names in a directory survive a power loss: a store in it, synced or not, is lost with the name."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # ours to write to and not to read: nobody but its owner can sync it
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def open_private(url: str, path: str, flags: int, mode: int = 0o600) -> int:

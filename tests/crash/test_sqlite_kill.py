@@ -113,3 +113,18 @@ def test_a_killed_parent_leaves_its_children_and_newcomers_one_database(url) -> 
 
         assert store["n"] == 401
         store.check()
+
+
+def test_log_of_a_removed_store_is_not_replayed_into_the_next(url, tmp_path) -> None:
+    """A remover that dies, or a power cut, may leave the -wal of a database that has gone."""
+    with sharedstate.open(url) as store:
+        store["old"] = "x" * 10_000
+        left = (tmp_path / "state.db-wal").read_bytes()
+    sharedstate.remove(url)
+    (tmp_path / "state.db-wal").write_bytes(left)
+
+    with sharedstate.open(url) as store:
+        store["new"] = 1
+
+        assert dict(store.items()) == {"new": 1}
+        store.check()
