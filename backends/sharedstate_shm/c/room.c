@@ -160,12 +160,13 @@ static int evict_some(struct ss_held *h, uint64_t count, const struct ss_pins *p
         uint64_t slot = ss_load(&h->slots[hand & h->mask]);
         if (!ss_slot_is_entry(slot))
             continue;
-        if (!ss_block_is_sound(h->r, ss_slot_block(slot), h->heap_end, &meta))
+        uint64_t block = ss_slot_block(slot);
+        if (!ss_block_is_sound(h->r, block, h->heap_end, &meta))
             return SS_CORRUPT;
-        uint64_t hash = ss_load(&ss_block_at(h->r, ss_slot_block(slot))->hash);
+        uint64_t hash = ss_load(&ss_block_at(h->r, block)->hash);
         if (ss_is_pinned(pins, hash) || test_and_clear_touch(h, hash))
             continue;
-        rc = evict(h, hand & h->mask);
+        rc = evict(h, hand & h->mask, block);
         count--;
     }
     ss_store(&h->st->hand, hand);
