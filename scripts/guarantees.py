@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Hold docs/guarantees.md to the tests that it names: each exists, and passed.
+"""Hold docs/guarantees.md and docs/security.md to the tests that they name: each exists, and passed.
 
     scripts/guarantees.py [PASSED]
 
@@ -20,7 +20,7 @@ import sys
 from typing import Final
 
 ROOT: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-DOCUMENT: Final = os.path.join(ROOT, "docs", "guarantees.md")
+DOCUMENTS: Final = tuple(os.path.join(ROOT, "docs", name) for name in ("guarantees.md", "security.md"))
 
 _NAME: Final = re.compile(r"`((?:[a-z_]+/)*[a-z][a-z0-9_]*\.(?:py|c)|test_[a-z0-9_]+)`")
 _FUNCTION: Final = re.compile(r"^ *def (test_[a-z0-9_]+)", re.MULTILINE)
@@ -71,10 +71,18 @@ def unproved_in(text: str, tree: Tree, passed: set[str]) -> list[str]:
     return [name for name, those in tests.items() if those and not those & passed]
 
 
+def read_documents() -> str:
+    """Return all that is promised."""
+    texts = []
+    for path in DOCUMENTS:
+        with open(path, encoding="utf-8") as file:
+            texts.append(file.read())
+    return "\n".join(texts)
+
+
 def main() -> int:
     """Check, and name what is wrong."""
-    with open(DOCUMENT, encoding="utf-8") as file:
-        text = file.read()
+    text = read_documents()
     tree = Tree()
     wrong = [f"{name}: there is no such test" for name in missing_in(text, tree)]
     if len(sys.argv) > 1:
@@ -82,8 +90,8 @@ def main() -> int:
             passed = {line.strip().rpartition("::")[2].partition("[")[0] for line in file}
         wrong += [f"{name}: no test of it passed" for name in unproved_in(text, tree, passed)]
     for line in wrong:
-        print(f"docs/guarantees.md: {line}", file=sys.stderr)
-    print(f"docs/guarantees.md names {len(names_in(text))} tests and files of tests, {len(wrong)} of them in vain.")
+        print(line, file=sys.stderr)
+    print(f"The promises name {len(names_in(text))} tests and files of tests, {len(wrong)} of them in vain.")
     return 1 if wrong else 0
 
 
