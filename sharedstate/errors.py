@@ -49,7 +49,7 @@ class StateError(Exception):
 
     def __init__(self, **facts: Any) -> None:
         for name, fact in facts.items():
-            self.__dict__[name] = redact(fact) if type(fact) is str else fact
+            self.__dict__[name] = redact(fact) if type(fact) is str and name not in _CALLERS_OWN else fact
         super().__init__(self.describe())
 
     def describe(self) -> str:
@@ -65,26 +65,55 @@ class StateError(Exception):
         return _rebuild, (type(self), facts)
 
 
-_SECRETS = (
-    # user:password@, after a scheme or slashes
-    (r"(?<=[:/])([^\s:/@'\"]*):[^\s/'\"]+@", r"\1:***@"),
-    # ?password=..., also where a parameter is quoted by itself
-    (
-        r"(?i)(^|[?&'\"\s])([\w.-]*(?:pass|pwd|secret|token|credential|auth|api_?key|_key)[\w.-]*)=[^&\s'\"]*",
-        r"\1\2=***",
-    ),
-)
+_CALLERS_OWN = frozenset({"key", "name"})  # no URL, and compared by who catches the error
+_SECRET_WORDS = ("pass", "pwd", "secret", "token", "credential", "auth", "apikey", "api_key", "_key")
+_QUOTES = "'\""
 
 
 def redact(text: str) -> str:
-    """Return `text` with *** in the place of what looks like a password or token in a URL."""
-    if "@" not in text and "=" not in text:
-        return text
-    import re  # only here: few texts hold either
+    """Return `text` with *** in the place of what looks like a password or token in a URL.
 
-    for pattern, instead in _SECRETS:
-        text = re.sub(pattern, instead, text)
-    return text
+    By hand, since `re` costs a fresh interpreter milliseconds, and a process that
+    has given up its rights may not be able to load it any more.
+    """
+    if "@" in text:
+        text = _hide_passwords(text)
+    return _hide_parameters(text) if "=" in text else text
+
+
+def _hide_passwords(text: str) -> str:
+    """Hide that of `//user:password@` and of `scheme:user:password@`, up to the last @ of the same word."""
+    parts, begin = [], 0
+    for end in range(len(text) + 1):
+        if end < len(text) and text[end] != "/" and text[end] not in _QUOTES and not text[end].isspace():
+            continue
+        word = text[begin:end]
+        at = word.rfind("@")
+        colon = word.find(":", 0, max(at, 0))
+        if colon >= 0 and text[begin - 1 : begin] != "/":
+            colon = word.find(":", colon + 1, at)  # the first one ends the scheme
+        if 0 <= colon < at - 1:
+            word = f"{word[: colon + 1]}***{word[at:]}"
+        parts += [word, text[end : end + 1]]
+        begin = end + 1
+    return "".join(parts)
+
+
+def _hide_parameters(text: str) -> str:
+    """Hide the values of `?name=value&name=value` whose names speak of a secret."""
+    parts, kept_from, at = [], 0, 0
+    while (equals := text.find("=", at)) >= 0:
+        begin, at = equals, equals + 1
+        while begin > 0 and (text[begin - 1].isalnum() or text[begin - 1] in "_.-"):
+            begin -= 1
+        before = text[begin - 1 : begin]
+        name = text[begin:equals].lower()
+        if (before in "?&" or before in _QUOTES or before.isspace()) and any(word in name for word in _SECRET_WORDS):
+            while at < len(text) and text[at] != "&" and text[at] not in _QUOTES and not text[at].isspace():
+                at += 1
+            parts += [text[kept_from : equals + 1], "***"]
+            kept_from = at
+    return "".join([*parts, text[kept_from:]])
 
 
 def _rebuild(kind: type[StateError], facts: dict[str, Any]) -> StateError:

@@ -243,6 +243,7 @@ class Pool:
                 session.execute("PRAGMA cell_size_check=ON")
                 session.execute("PRAGMA trusted_schema=OFF")
             except BaseException:
+                self.sessions.discard(session)  # one that is closed would look like a parent's (C4)
                 session.close()  # or the descriptor would be open for as long as the error is
                 raise
         return session

@@ -35,7 +35,7 @@ from sharedstate.backend.files import (
 )
 from sharedstate.backend.forks import fork_epoch, keep_on_fork, open_unshared
 from sharedstate.backend.waiting import Backoff, Deadline
-from sharedstate.errors import CorruptError, LockLostError, LockOwnershipError, LockTimeoutError
+from sharedstate.errors import CorruptError, LockLostError, LockOwnershipError, LockTimeoutError, StateError
 from sharedstate.model import MISSING, LockRecord, Missing, Owner
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -287,6 +287,8 @@ class LockDirectory:
         except FileNotFoundError:
             return []
         except OSError as error:
+            if isinstance(error, StateError):
+                raise
             raise translate_os_error(self.url, error) from error
         found = [self._record(os.path.join(self.path, name)) for name in names if name.endswith(".lock")]
         return [record for record in found if record is not None]

@@ -26,7 +26,7 @@ import pytest
 
 import sharedstate
 from campaign import record, scale
-from sharedstate import CorruptError, StateError, registry, values
+from sharedstate import ConflictError, CorruptError, StateError, registry, values
 from sharedstate.backend import files, parse_url
 from sharedstate.errors import redact
 from sharedstate.probe.live import answering
@@ -359,6 +359,13 @@ def test_a_told_secret_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_no_secret_is_told(text: str) -> None:
     """Errors stay readable."""
     assert redact(text) == text
+
+
+def test_key_of_an_error_is_the_callers() -> None:
+    """It is no URL, whatever it looks like, and a caller compares it."""
+    key = "session:user:alice@example.org?token=1"
+
+    assert ConflictError(key=key, expected=1, found=2).key == key
 
 
 # --- N5: bombs ----------------------------------------------------------------------------

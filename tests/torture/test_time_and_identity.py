@@ -68,6 +68,7 @@ class WallClock:
             "sharedstate_file.backend._now",
             "sharedstate_file.handle._now",
             "sharedstate_sqlite.backend.time",
+            "sharedstate_sqlite.sessions.time",
         ):
             monkeypatch.setattr(name, self.read)
 

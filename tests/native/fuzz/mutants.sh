@@ -40,7 +40,7 @@ python_flags=$(eval "printf '%s' \"$PYTHON_FLAGS\"")
 # A file that is shorter than its header says is mapped all the same.
 mkdir -p "$FUZZ/mutants/region_of_any_size"
 sed 's|"[./]*/backends/sharedstate_shm/c/region.c"|"region.c"|' fuzz/fuzz_region.c >"$FUZZ/fuzz_region_of_copy.c"
-mutant region_of_any_size region "$SRC/region.c" 's/\(uint64_t\)st\.st_size != at->total/false/' "$SLOW_RUNS" \
+mutant region_of_any_size region "$SRC/region.c" 's/\(uint64_t\)st\.st_size != at->total/false/' "$((SLOW_RUNS * 10))" \
     "-iquote $FUZZ/mutants/region_of_any_size -o $FUZZ/mutants/region_of_any_size/target $FUZZ/fuzz_region_of_copy.c $FUZZ/segment.o $core $WRAP"
 
 # The head of a free list is taken on trust.

@@ -16,6 +16,8 @@ _STRIPES: Final = 4096
 _STRIPE: Final = 192
 _POOL: Final = 704
 _MASK: Final = 2**48 - 1
+_PAGE_MUTEX: Final = 1280  # in the header, behind a byte for each of 1024 stripes
+_TXN_MUTEX: Final = _PAGE_MUTEX + 64
 
 
 class Region:
@@ -101,8 +103,8 @@ PLANTS: Final[dict[str, tuple[str, Callable[[Region], None]]]] = {
     **{f"header byte {at}": ("L2/L3: header", _flip(at)) for at in (0, 8, 12, 16, 24, 32, 40, 48, 56, 71, 72)},
     "more committed than there is": ("L3", lambda r: r.put(136, 2**40)),
     "committed no whole page": ("L3", lambda r: r.add(136, 8)),
-    "the transactions' mutex": ("X1", _flip(832 + 16)),
-    "the pages' mutex": ("H1: the page mutex", _flip(768 + 16)),
+    "the transactions' mutex": ("X1", _flip(_TXN_MUTEX + 16)),
+    "the pages' mutex": ("H1: the page mutex", _flip(_PAGE_MUTEX + 16)),
     "a stripe's mutex": ("T3", lambda r: r.put(r.stripe + 16, 0)),
     "an odd version without a redo": ("T3", lambda r: r.add(r.stripe + 40, 1)),
     "a table of no size": ("T3", lambda r: r.put(r.stripe + 48, 63 << 1)),
@@ -135,8 +137,8 @@ PLANTS: Final[dict[str, tuple[str, Callable[[Region], None]]]] = {
     ),
     "a page that is free and used": ("0x", lambda r: r.put(r.page_of(r.block), 0)),
     "a page of nobody": ("H1", lambda r: r.put(next(at for at in range(r.pages, r.heap, 8) if r.word(at) == 0), 3)),
-    "count of the pages": ("H1", lambda r: r.add(816, 1)),
-    "a free page below the hint": ("H1", lambda r: r.put(808, 2**30)),
+    "count of the pages": ("H1", lambda r: r.add(_PAGE_MUTEX + 48, 1)),
+    "a free page below the hint": ("H1", lambda r: r.put(_PAGE_MUTEX + 40, 2**30)),
     "a list that is none": ("the value of 'list'", _payload(b"list\0\0\0\0", 0xC1)),
     "a str that is no UTF-8": ("the value of 'text'", _payload(b"text\0\0\0\0", 0xFF)),
 }
