@@ -83,7 +83,8 @@ def redact(text: str) -> str:
 
 def _hide_passwords(text: str) -> str:
     """Hide that of `//user:password@` and of `scheme:user:password@`, up to the last @ of the same word."""
-    parts, begin = [], 0
+    parts: list[str] = []
+    begin = 0
     for end in range(len(text) + 1):
         if end < len(text) and text[end] != "/" and text[end] not in _QUOTES and not text[end].isspace():
             continue
@@ -101,7 +102,8 @@ def _hide_passwords(text: str) -> str:
 
 def _hide_parameters(text: str) -> str:
     """Hide the values of `?name=value&name=value` whose names speak of a secret."""
-    parts, kept_from, at = [], 0, 0
+    parts: list[str] = []
+    kept_from = at = 0
     while (equals := text.find("=", at)) >= 0:
         begin, at = equals, equals + 1
         while begin > 0 and (text[begin - 1].isalnum() or text[begin - 1] in "_.-"):
