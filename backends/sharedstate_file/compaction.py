@@ -102,6 +102,7 @@ def compact(
         # KeyboardInterrupt too.  And first the frame, then what it names: if
         # the cut fails, the next writer goes on with the new log.
         log.cut(end)
+        os.fsync(log.fd)  # or a power loss might keep the frame, and not what it names; if it fails, both stay
         place.drop_logs(keep=log.number)
         raise
     heirs_word = word_of(number, length)

@@ -95,7 +95,7 @@ class SharedSync:
     def close(self) -> None:
         """Give the descriptor back."""
         turn = self._turns.pop(fork_epoch(), None)
-        if turn is not None:
+        if turn is not None and turn.owner != get_ident():  # else a signal handler, amid a sync: it goes with its turn
             turn.close()
 
     def _is_done(self, log: Log, word: int) -> bool:
@@ -108,16 +108,16 @@ class SharedSync:
 
     def _try_sync(self, log: Log, patience: Deadline) -> bool:
         """Sync for everybody, and return True, unless somebody is at it."""
-        epoch = fork_epoch()
+        epoch, me = fork_epoch(), get_ident()
         turn = self._turns.get(epoch) or self._turns.setdefault(epoch, _Turn(epoch))
-        if turn.owner == get_ident():
+        if turn.owner == me:
             self._sync(log, log.fd)  # a signal handler, amid a sync of its own thread
             return True
         is_tried = False
         try:  # as in WriterLock.run: whatever a signal handler raises, nothing stays held
             if not turn.lock.acquire(blocking=False):
                 return False  # a thread of this process, which is not stopped unless we are
-            turn.owner = get_ident()
+            turn.owner = me
             fd = turn.open(log)
             try:
                 flock(fd, LOCK_EX | LOCK_NB)  # between processes; the log is nobody else's to lock
@@ -130,9 +130,11 @@ class SharedSync:
             finally:
                 flock(fd, LOCK_UN)
         except FileNotFoundError:
-            pass  # compacted meanwhile: D2
+            if number_of(self._head.words[0]) == log.number:
+                raise self._failed(log, "it was removed") from None
+            # else compacted meanwhile: D2
         finally:
-            if turn.owner == get_ident():
+            if turn.owner == me:  # nothing is called before the lock is free
                 turn.owner = 0
             try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import
                 turn.lock.release()

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 __all__ = ["Handle"]
 
 _TRIES: Final = 100
+_NOWHERE: Final = (0, 0)  # a mark in no log
 
 
 class _Closed:
@@ -136,18 +137,20 @@ class Handle:
             while (word := self._words[0]) != self._seen:
                 if word == REMOVED:
                     raise self._place.gone()
-                last, generation = self._mark
-                if number_of(word) != number_of(last) or self._entries is self._walked:
+                entries, log, mark = self._entries, self._log, self._mark  # of one moment: nothing is called between
+                if number_of(word) != number_of(mark[0]) or entries is self._walked:
                     self._load()
                     return
                 try:
-                    self._walked = self._entries
-                    self._follow(word, last, generation)
+                    self._walked = entries
+                    # Else a read of this thread, by a signal handler or a finalizer, came in between (B4).
+                    if self._entries is entries and self._mark is mark:
+                        self._follow(word, entries, log, mark)
                 finally:
                     self._walked = None
 
-    def _follow(self, word: int, last: int, generation: int) -> None:
-        log, entries = self._log, self._entries
+    def _follow(self, word: int, entries: Entries, log: Log, mark: tuple[int, int]) -> None:
+        last, generation = mark
         if word < last:
             raise log.damaged(length_of(word), f"the head's word went back from {length_of(last)} to here")
         for payload, stop in log.frames(length_of(last), length_of(word)):
@@ -181,6 +184,7 @@ class Handle:
                 path = self._place.log(number_of(word))
                 raise CorruptError(url=self.url, reason=f"{path}, which the head names, is missing") from None
             entries, generation = load(log, length_of(word))
+            self._mark, self._seen = _NOWHERE, 0  # until all of it is changed: what interrupts this line reads anew
             self._entries = entries
             self._enter_log(log, word, generation)
             return
@@ -225,8 +229,10 @@ class Handle:
 
     def _refresh(self) -> None:
         """Catch up, and set right what a killed writer left."""
-        if self._words[0] != self._seen:
+        if self._words[0] != self._seen or self._mark[0] != self._seen:
             self._catch_up()
+            if self._mark[0] != self._seen:
+                self._load()
         if not self._writers.is_current():
             raise self._place.gone()
         # Not fstat, which would tell size and links at once: once a file's times
@@ -293,9 +299,13 @@ class Handle:
     def _compact(self, now: float) -> None:
         word, generation = self._mark
         entries = self._entries
+        if isinstance(entries, _ClosedEntries):
+            return  # by a signal handler, amid this write: they say nothing of the store
         heir, heirs_word = compact(
             self._place, self._head, self._log, word=word, generation=generation, entries=entries, now=now
         )
+        if self._entries is not entries:
+            return  # closed meanwhile, or a read that interrupted this one has read the new log
         if any(stored[1] == LOCATED for stored in entries.values()):
             self._catch_up()  # for their new places: those in the old log would keep all of it on the disk
             return

@@ -199,11 +199,16 @@ class Head:
         self._doubtful[0] = number
         self._doubtful[1] = number ^ ALL_ONES
 
+    def distrust(self) -> None:
+        """Have the next opener derive it from the logs, as after a reboot."""
+        self._map[: len(_MAGIC)] = bytes(len(_MAGIC))
+
     def make_true(self, boot: str, word: int) -> None:
         """Publish `word` as derived from the log in this boot; needs the writers' lock."""
         self.note_synced(0)  # a log that was cut may grow past what was synced of it
-        self.doubt(0)  # what was read from the disk is there
-        self.store(word)
         beginning = _beginning(boot)
+        if self._map[: len(beginning)] != beginning:
+            self.doubt(0)  # what was read after a reboot is on the disk; before one, it may be in the cache only
+        self.store(word)
         self._map[: len(beginning)] = beginning
         self._map.flush()

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
 from sharedstate.backend import open_private, translate_os_error
-from sharedstate.backend.repairs import Repair, copy_file, copy_name, make_copy_directory
+from sharedstate.backend.repairs import Repair, copy_file, copy_name, make_copy_directory, sync_copies
 from sharedstate.errors import CorruptError, StateError, StoreAccessError, UnavailableError
 from sharedstate.model import ABSENT, boot_id
 from sharedstate.values import decode
@@ -82,6 +82,7 @@ def _repair(place: Place, copy: str) -> Repair:
     for name in place.names():
         if name == "head" or name.startswith("log-"):
             copy_file(place.url, os.path.join(place.path, name), os.path.join(copy, name))
+    sync_copies(copy)
     kept, undecodable = _go_on(place, found)
     lost = sorted({*found.keys, *undecodable})
     return Repair(copy, kept, found.dropped + len(undecodable), tuple(lost), (damage, *found.notes))
@@ -104,7 +105,10 @@ def _require_whole(place: Place) -> Repair:
     word = head.words[0]
     log = place.open_log(number_of(word))
     entries, generation = load(log, length_of(word))
-    survey(log, length_of(word), generation)
+    _, _, successor = survey(log, length_of(word), generation)
+    if successor:  # a compaction that died: the next writer goes on there
+        log = place.open_log(successor)
+        entries, _ = load(log, survey(log, LOG_HEADER_BYTES, log.base)[0])
     for stored in entries.values():
         entry_of(stored)
     return Repair("", len(entries), notes=notes)
@@ -212,7 +216,8 @@ def _read(log: Log, committed: int) -> _Found:
         entries, generation = load(log, end)  # without a part of the frame that could not be applied
     beyond = _look_beyond(log, end, size, generation)
     notes = [f"kept: {log.path} up to offset {end}, generation {generation}"]
-    dropped = beyond.generation - generation
+    # Of a damaged checkpoint, whose puts take no generation, at least the keys that were seen.
+    dropped = max(beyond.generation - generation, len(beyond.keys))
     if beyond.frames:
         notes.append(f"dropped: {beyond.frames} whole frames beyond it, and what lay between, {dropped} changes")
     unread = max(size, committed) - beyond.end
@@ -289,8 +294,14 @@ def _go_on(place: Place, found: _Found) -> tuple[int, list[str]]:
     except BaseException:
         remove_file(place.draft)
         raise
-    head = Head.make(place.url, place.head, place.mode)
     place.sync_directory()
-    head.make_true(boot_id(), word_of(number, length))
+    # The damaged ones go first, and for good: beside the new one, once that is
+    # written to, nothing would tell which of them goes on.  Until the head is true
+    # again, an opener finds the new one by itself.
+    if head is not None:
+        head.distrust()
     place.drop_logs(keep=number)
+    place.sync_directory()
+    head = Head.make(place.url, place.head, place.mode)
+    head.make_true(boot_id(), word_of(number, length))
     return len(entries), undecodable

@@ -72,7 +72,7 @@ class Table:
 
         The keys of sound entries, expired ones too; how many others there are;
         how many stripes cannot be read; and the last generation that any stripe
-        says to have given out.
+        says to have given out, those from 2^60 on apart, which are damage.
         """
 
     def raise_generations(self, floor: int, /) -> None:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["repair"]
 
 _LEAP: Final = 2**48  # of the generations: a century of eighty thousand writes a second to one stripe
-_MOST: Final = 2**60  # a stripe that says more has lost count
 
 
 def repair(url: StoreUrl, copy_to: str | None = None) -> Repair:
@@ -53,7 +52,7 @@ def repair(url: StoreUrl, copy_to: str | None = None) -> Repair:
             return Repair("", old.count())
         _require_alone(old, path)
         copy = copy_to or copy_name(path.removesuffix(".region"))
-        return _repair(old.url, path, copy, damage, url.seconds("timeout", 5.0))
+        return _repair(old, path, copy, damage, url.seconds("timeout", 5.0))
     finally:
         old.close()
 
@@ -90,7 +89,8 @@ def _has_mapped(process: str, wanted: str) -> bool:
         return False  # it has ended, or is another user's, who may not open ours
 
 
-def _repair(url: str, path: str, copy: str, damage: str, timeout_s: float) -> Repair:
+def _repair(user: ShmBackend, path: str, copy: str, damage: str, timeout_s: float) -> Repair:
+    url = user.url
     directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     home, name = os.path.split(path)
     fresh_path, old_path = (os.path.join(home, name.removesuffix(".region") + ending) for ending in (".fresh", ".old"))
@@ -106,11 +106,12 @@ def _repair(url: str, path: str, copy: str, damage: str, timeout_s: float) -> Re
         copy_file(url, path, copy)
         info, found = old.info(), os.stat(path)
         fresh = table_at(fresh_path, info["size"], bool(info["evicts"]))
-        fresh.raise_generations((last if last < _MOST else 0) + _LEAP)
+        fresh.raise_generations(last + _LEAP)
         lost = _fill(fresh, old, keys)
         kept = fresh.count()
         os.chown(fresh_path, found.st_uid, found.st_gid)
         os.chmod(fresh_path, stat.S_IMODE(found.st_mode))
+        _require_alone(user, path)  # once more: all this takes seconds
         os.link(path, old_path)
         os.rename(fresh_path, path)
         _core.unlink_region(directory, os.path.basename(old_path), any_owner)  # marks it for whoever opened it just now

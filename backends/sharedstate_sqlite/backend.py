@@ -205,20 +205,10 @@ class SqliteBackend(Backend):
             first = pack(self.url, initial + by) if is_integer_or_float(initial + by) else b""
             if type(first) is not bytes:  # else SQLite could not count on from it
                 row = self._run(sql.INCREMENT, (key, first, expires_at, by, *bounds))
-                if row is None:
-                    row = self._increment_leased(key, first, expires_at, by, bounds)
         total: int | float = self._increment_slowly(key, by, initial, expires_at) if row is None else row[0]
         if ttl_s is not None:
             self._sweep_sometimes(key)
         return total
-
-    def _increment_leased(self, key: str, first: Any, expires_at: float | None, by: Any, bounds: Any) -> Any:
-        def body(connection: Connection) -> Any:
-            now = time()
-            parameters = (key, first, expires_at, now, by, now, now, *bounds)
-            return connection.execute(sql.INCREMENT_LEASED, parameters).fetchone()
-
-        return self._pool.transact(body)
 
     def _increment_slowly(self, key: str, by: Any, initial: Any, expires_at: float | None) -> Any:
         """Add as Python does: for numbers that SQLite lacks, and for every refusal."""
@@ -246,7 +236,12 @@ class SqliteBackend(Backend):
         """Remove `key` and return what it was."""
         check_key(key)
         row = self._run(sql.TAKE, (key,))
-        return None if row is None else Entry(unpack(self.url, key, row[0]), row[1], row[2])
+        if row is None:
+            return None
+        cell, generation, expires_at = row
+        if expires_at is not None:
+            self._has_passed(key, expires_at, 0.0)  # it has not; but is it a number?
+        return Entry(unpack(self.url, key, cell), self._generation_of(key, generation), expires_at)
 
     # --- Writing several keys -----------------------------------------------
 
@@ -466,4 +461,4 @@ def _deadline(ttl_s: float | None) -> float | None:
     if ttl_s is None:
         return None
     check_ttl(ttl_s)
-    return time() + ttl_s
+    return round((time() + ttl_s) * 1000) / 1000  # a whole millisecond, for `statements._NOW`

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
-__all__ = ["Pool"]
+__all__ = ["LOOK_EVERY_S", "Pool"]
 
-_LOOK_EVERY_S: Final = 0.1  # how long a call may go on with a database whose file was removed by hand
+LOOK_EVERY_S: Final = 0.1  # how long a call may go on with a database whose file was removed by hand
 _DRAIN_S: Final = 5.0
 
 
@@ -213,7 +213,7 @@ class Pool:
             except BaseException:
                 self._idle.append(session)
                 raise
-            self._look_at = now + _LOOK_EVERY_S
+            self._look_at = now + LOOK_EVERY_S
         return session
 
     def open(self) -> Session:
@@ -235,16 +235,20 @@ class Pool:
             if self.identity in inherited:
                 self._refuse_inherited()
             self.require_present()
-            session = Session(open_connection(self.path))
-            self.sessions.add(session)
+            connection, session = open_connection(self.path), None
             try:
+                session = Session(connection)
+                self.sessions.add(session)
                 session.execute(f"PRAGMA synchronous={self._synchronous}")
                 # A file that was tampered with must end in CorruptError.
                 session.execute("PRAGMA cell_size_check=ON")
                 session.execute("PRAGMA trusted_schema=OFF")
             except BaseException:
-                self.sessions.discard(session)  # one that is closed would look like a parent's (C4)
-                session.close()  # or the descriptor would be open for as long as the error is
+                # Or it would be open, and unknown to a fork, for as long as somebody keeps the error.
+                if session is not None:
+                    self.sessions.discard(session)  # one that is closed would look like a parent's (C4)
+                    session.close()
+                connection.close()
                 raise
         return session
 

@@ -195,18 +195,37 @@ def begin(url: str, path: str, mode: int) -> str:
     return unborn
 
 
-def replace(url: str, path: str, unborn: str, connection: Connection) -> None:
-    """Put the whole database `unborn` in the place of the one at `path`, to which `connection` is open.
+def replace(url: str, path: str, unborn: str, connection: Connection) -> bool:
+    """Put the whole database `unborn` in the place of the one at `path`; `connection` holds the old one's write lock.
 
-    Every handle that has the old one open fails at its next statement.
+    Returns:
+        Whether the old one could be retired, so that every handle that has it
+        open fails at its next statement.  If not, the lock is still held: keep
+        it until all have looked whether their file is still the store's.
     """
+    give_like(url, unborn, path)
+    is_retired = True
     try:
         schema.retire(url, connection)
+        connection.execute("COMMIT")
     except Error as error:
         if not is_damage(error):
             raise translate(url, error, is_writing=True) from error
+        is_retired = False
     _unlink(url, *_with_side_files(path))  # the database first: nobody opens the new one with the old one's log
     _give_name(url, unborn, path)
+    return is_retired
+
+
+def give_like(url: str, made: str, like: str) -> None:
+    """Let root give a file that it `made` to the owner and group of the database, which need not be the directory's."""
+    if os.geteuid() != 0:
+        return
+    try:
+        found = os.stat(like)
+        os.chown(made, found.st_uid, found.st_gid)
+    except OSError as error:
+        raise translate_os_error(url, error) from error
 
 
 def _give_name(url: str, unborn: str, path: str) -> None:

@@ -21,15 +21,18 @@ from __future__ import annotations
 import os
 import stat
 from _sqlite3 import Connection, Error
+from time import sleep
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sharedstate.backend import LockDirectory, open_private, translate_os_error
+from sharedstate.backend.files import sync_names
 from sharedstate.backend.repairs import Repair, copy_name
-from sharedstate.errors import CorruptError, UnavailableError
+from sharedstate.errors import CorruptError, StateError, UnavailableError
 from sharedstate.model import ABSENT
 from sharedstate_sqlite import place, schema
 from sharedstate_sqlite.cells import MAX_INTEGER, check_row
-from sharedstate_sqlite.faults import is_busy, translate
+from sharedstate_sqlite.connections import LOOK_EVERY_S
+from sharedstate_sqlite.faults import is_busy, is_damage, translate
 from sharedstate_sqlite.sessions import no_fork, open_connection
 
 if TYPE_CHECKING:
@@ -90,9 +93,10 @@ def _repair(url: str, path: str, mode: int, connection: Connection, copy: str) -
             raise CorruptError(url=url, reason=f"{damage}; no row can be read, so nothing is certain")
         floor = _floor(connection, [row[2] for row in rows], bool(lost) or bool(notes))
         unborn = _make(url, path, mode, rows, floor)
+        if not place.replace(url, path, unborn, connection):
+            sleep(2 * LOOK_EVERY_S)  # with the lock held: no handle writes to the old one any more
     finally:
         connection.rollback()
-    place.replace(url, path, unborn, connection)
     named = tuple(sorted(key for key in lost if type(key) is str))
     return Repair(copy, len(rows), len(lost), named, (damage, *notes))
 
@@ -143,21 +147,30 @@ def _copy(url: str, connection: Connection, path: str, copy: str, mode: int) -> 
         try:
             connection.backup(target)
             target.execute("PRAGMA journal_mode=DELETE").fetchone()  # one file, whatever is beside it
-        except Error:
-            pass  # judged by its size
+        except Error as error:
+            if not is_damage(error):  # no room, or a lock that lasts
+                raise translate(url, error, is_writing=True) from error
         finally:
             target.close()
-        if os.path.getsize(copy) == 0:
-            raise CorruptError(url=url, reason=f"{path} cannot be read, so no copy can be kept")
+        _require_content(url, path, copy)
+        place.give_like(url, copy, path)
         fd = os.open(copy, os.O_RDONLY)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
-    except OSError as error:
-        if isinstance(error, UnavailableError):
-            raise
-        raise translate_os_error(url, error) from error
+        sync_names(os.path.dirname(os.path.abspath(copy)))
+    except BaseException as error:
+        if os.path.lexists(copy):
+            os.unlink(copy)
+        if isinstance(error, OSError) and not isinstance(error, StateError):
+            raise translate_os_error(url, error) from error
+        raise
+
+
+def _require_content(url: str, path: str, copy: str) -> None:
+    if os.path.getsize(copy) == 0:
+        raise CorruptError(url=url, reason=f"{path} cannot be read, so no copy can be kept")
 
 
 # --- The rows ---------------------------------------------------------------------------

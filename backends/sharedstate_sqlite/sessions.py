@@ -23,7 +23,6 @@ import os
 import sys
 from _sqlite3 import Connection, Cursor
 from _sqlite3 import connect as _connect
-from time import time
 
 from sharedstate.backend import Mutex, fork_epoch
 
@@ -91,7 +90,6 @@ class Session:
         self.connection = connection
         self.execute = connection.cursor().execute
         self.epoch = fork_epoch()
-        connection.create_function("clock", 0, time)  # of statements; by position, as in `open_connection`
 
     def interrupt(self) -> None:
         """End the statement that an exception from outside, as KeyboardInterrupt, left half fetched.

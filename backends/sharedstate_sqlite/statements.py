@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 _LIVE: Final = "(expires_at IS NULL OR expires_at > ?)"  # now
 
 # Writes ask the clock themselves, when they have the lock: they may have waited
-# for it for seconds, and others have then seen entries expire.
-_LIVE_NOW: Final = "(expires_at IS NULL OR expires_at > clock())"
+# for it for seconds, and others have then seen entries expire.  SQLite's own clock,
+# in whole milliseconds, as deadlines are; it stands still for one statement.  A
+# function of ours would wait for the GIL with the lock held.
+_NOW: Final = "(round((julianday('now') - 2440587.5) * 86400000.0) / 1000.0)"
+_LIVE_NOW: Final = f"(expires_at IS NULL OR expires_at > {_NOW})"
 
 GET: Final = "SELECT value, expires_at FROM entry WHERE key = ?"  # key
 GENERATION: Final = f"SELECT generation FROM entry WHERE key = ? AND {_LIVE}"  # key, now
@@ -35,7 +38,7 @@ _REPLACE: Final = "value = excluded.value, generation = generation + 1, expires_
 
 SET: Final = _INSERT + _REPLACE  # key, value, expires_at
 SET_RETURNING: Final = f"{SET} RETURNING generation"  # key, value, expires_at
-ADD: Final = f"{_INSERT}{_REPLACE} WHERE expires_at <= clock()"  # key, value, expires_at
+ADD: Final = f"{_INSERT}{_REPLACE} WHERE expires_at <= {_NOW}"  # key, value, expires_at
 ADD_RETURNING: Final = f"{ADD} RETURNING generation"  # key, value, expires_at
 SET_IF: Final = (  # value, expires_at, key, expected
     "UPDATE entry SET value = ?, generation = generation + 1, expires_at = ? "
@@ -44,21 +47,12 @@ SET_IF: Final = (  # value, expires_at, key, expected
 
 # key, initial + by, expires_at, by, least, greatest: the integers to which `by`
 # can be added, for SQLite would turn an overflow into a REAL.  No row comes back
-# where the value is beyond them, or neither INTEGER nor REAL, or can expire.
+# where the value is beyond them, or neither INTEGER nor REAL.
 INCREMENT: Final = f"""{_INSERT}
-value = value + ?,
-generation = generation + 1
-WHERE expires_at IS NULL AND (typeof(value) = 'real' OR (typeof(value) = 'integer' AND value BETWEEN ? AND ?))
-RETURNING value"""
-
-# The same of what can expire: key, initial + by, expires_at, now, by, now, now,
-# least, greatest.  In a transaction that has the lock: `now` must not pass
-# between its three uses, nor before them.
-INCREMENT_LEASED: Final = f"""{_INSERT}
-value = CASE WHEN expires_at <= ? THEN excluded.value ELSE value + ? END,
+value = CASE WHEN {_LIVE_NOW} THEN value + ? ELSE excluded.value END,
 generation = generation + 1,
-expires_at = CASE WHEN expires_at <= ? THEN excluded.expires_at ELSE expires_at END
-WHERE expires_at <= ? OR typeof(value) = 'real' OR (typeof(value) = 'integer' AND value BETWEEN ? AND ?)
+expires_at = CASE WHEN {_LIVE_NOW} THEN expires_at ELSE excluded.expires_at END
+WHERE typeof(value) = 'real' OR (typeof(value) = 'integer' AND value BETWEEN ? AND ?) OR expires_at <= {_NOW}
 RETURNING value"""
 
 TOUCH: Final = f"UPDATE entry SET expires_at = ? WHERE key = ? AND {_LIVE_NOW}"  # expires_at, key

@@ -13,6 +13,8 @@ Crash: a waiter that dies costs the next ring one idle wake-up.
 
 from __future__ import annotations
 
+from sharedstate.backend.waiting import Backoff
+
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,4 +65,7 @@ class Bell:
                 return True
             if deadline.has_passed():
                 return False
-            _sleep(self._place, rung, deadline.remaining_s(_LOOK_S))
+            try:
+                _sleep(self._place, rung, deadline.remaining_s(_LOOK_S))
+            except OSError:  # a kernel, or a sandbox, that lends no futex: A2
+                Backoff().sleep(deadline)

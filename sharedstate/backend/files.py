@@ -23,6 +23,7 @@ __all__ = [
     "has_own_directory",
     "make_directory",
     "open_private",
+    "sync_names",
     "translate_os_error",
 ]
 
@@ -100,7 +101,7 @@ def make_directory(url: str, path: str, mode: int = 0o700) -> None:
         if holders:
             os.makedirs(parent, 0o700, exist_ok=True)
             for holder in holders:
-                _sync_names(holder)
+                sync_names(holder)
         try:
             os.mkdir(path, mode)
         except FileExistsError:
@@ -108,7 +109,7 @@ def make_directory(url: str, path: str, mode: int = 0o700) -> None:
         else:
             os.chmod(path, mode)  # whatever the umask
             hand_over(path, parent or ".")
-            _sync_names(parent or ".")
+            sync_names(parent or ".")
         found = os.lstat(path)
     except OSError as error:
         raise translate_os_error(url, error) from error
@@ -128,9 +129,14 @@ def has_own_directory(url: str, path: str, beside: str = "") -> bool:
     """
     try:
         found = os.lstat(path)
-        owners = {0, found.st_uid if not beside or os.geteuid() != 0 else os.stat(beside).st_uid}
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise translate_os_error(url, error) from error
+    try:
+        owners = {0, found.st_uid if not beside or os.geteuid() != 0 else os.stat(beside).st_uid}
+    except FileNotFoundError:
+        owners = {0, found.st_uid}  # the store has gone; whoever opens it says so
     except OSError as error:
         raise translate_os_error(url, error) from error
     _check_directory(url, path, found)
@@ -150,7 +156,7 @@ def _check_directory(url: str, path: str, found: os.stat_result) -> None:
     _check_owner(url, path, found)
 
 
-def _sync_names(directory: str) -> None:
+def sync_names(directory: str) -> None:
     """Have the names in a directory survive a power loss: a store in it, synced or not, is lost with the name."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -158,6 +164,9 @@ def _sync_names(directory: str) -> None:
         return  # ours to write to and not to read: nobody but its owner can sync it
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # of file systems that sync no directories
+            raise
     finally:
         os.close(fd)
 

@@ -23,7 +23,7 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
 from sharedstate.backend.files import has_name, open_private, translate_os_error
 from sharedstate.backend.forks import fork_epoch, keep_on_fork, open_unshared
-from sharedstate.errors import CorruptError, StoreAccessError
+from sharedstate.errors import CorruptError, StateError, StoreAccessError
 from sharedstate.model import Owner, Sharer
 from sharedstate.values import decode, encode
 
@@ -172,6 +172,8 @@ class PresenceFiles:
         except FileNotFoundError:
             return []
         except OSError as error:
+            if isinstance(error, StateError):
+                raise
             raise translate_os_error(self._directory.url, error) from error
         return [os.path.join(self._directory.path, name) for name in names if name.endswith(endings)]
 

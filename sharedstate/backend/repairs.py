@@ -12,10 +12,10 @@ import stat
 import time
 from typing import Final, NamedTuple, NoReturn
 
-from sharedstate.backend.files import hand_over, open_private, translate_os_error
+from sharedstate.backend.files import hand_over, open_private, sync_names, translate_os_error
 from sharedstate.errors import UnavailableError
 
-__all__ = ["Repair", "copy_file", "copy_name", "make_copy_directory"]
+__all__ = ["Repair", "copy_file", "copy_name", "make_copy_directory", "sync_copies"]
 
 _BLOCK_BYTES: Final = 2**18
 _ZEROS: Final = bytes(_BLOCK_BYTES)
@@ -57,6 +57,12 @@ def make_copy_directory(url: str, path: str, like: str) -> None:
         _refuse_taken(url, path)
     except OSError as error:
         raise translate_os_error(url, error) from error
+
+
+def sync_copies(path: str) -> None:
+    """Have the names in a directory of copies, and its own, survive a power loss."""
+    sync_names(path)
+    sync_names(os.path.dirname(os.path.abspath(path)))
 
 
 def copy_file(url: str, source: str, target: str) -> None:

@@ -18,6 +18,9 @@ from sharedstate import CorruptError, LockTimeoutError, UnavailableError, regist
 from sharedstate.backend.urls import parse_url
 from sharedstate.cli import main
 from sharedstate.opening import repair
+from sharedstate_file import compaction
+from sharedstate_file.head import Head
+from sharedstate_sqlite import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -234,6 +237,47 @@ def test_who_has_a_file_open_sees_what_was_kept(file_url: str) -> None:
         assert other["new"] == 1
 
 
+def test_a_repair_that_dies_before_its_head_is_true_leaves_one_log(
+    file_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The damaged log has gone by then: later writes to the new one have no rival."""
+    damage(file_url)
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Head, "make_true", die)
+    with pytest.raises(KeyboardInterrupt):
+        repair(file_url)
+    monkeypatch.undo()
+
+    assert [name for name in os.listdir(file_url[5:]) if name.startswith("log-")] == ["log-2"]
+    with sharedstate.open(file_url) as store:
+        assert len(store) == 200
+        store["after"] = 1
+    os.unlink(f"{file_url[5:]}/head")  # as after a reboot
+    with sharedstate.open(file_url) as store:
+        assert store["after"] == 1
+        store.check()
+
+
+def test_a_damaged_checkpoint_is_not_called_nothing(file_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entries take no generations; the report counts at least the keys that were seen beyond the damage."""
+    monkeypatch.setattr(compaction, "FLOOR_BYTES", 10_000)
+    monkeypatch.setattr(compaction, "_FRAME_BYTES", 1_000)
+    with sharedstate.open(file_url) as store:
+        while not store.stats()["compactions"]:
+            store["filler"] = "f" * 1000
+    (log,) = [name for name in os.listdir(file_url[5:]) if name.startswith("log-")]
+    with open(f"{file_url[5:]}/{log}", "r+b") as file:
+        file.seek(32 + 40)
+        file.write(b"\xff")
+
+    report = repair(file_url)
+
+    assert report.dropped >= len(report.keys) > 300
+
+
 def test_a_writer_holds_the_repair_of_a_file_off(file_url: str) -> None:
     """The repair waits at the writers' lock, and gives up after the URL's timeout."""
     damage(file_url)
@@ -342,6 +386,41 @@ def test_who_has_a_database_open_is_refused_afterwards(sqlite_url: str) -> None:
     with sharedstate.open(sqlite_url) as store:
         assert "lost" not in store
         assert len(store) == 399
+
+
+def test_nobody_writes_to_a_database_that_is_about_to_be_replaced(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its write lock is held from the reading of its rows until it is retired: nothing acknowledged is left behind."""
+    path = damage(sqlite_url)
+    tried: list[str] = []
+    retire = schema.retire
+
+    def look(*arguments: Any) -> None:
+        writer = sqlite3.connect(path, timeout=0, isolation_level=None)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            writer.execute("BEGIN IMMEDIATE")
+        writer.close()
+        tried.append("before")
+        retire(*arguments)
+
+    monkeypatch.setattr(schema, "retire", look)
+
+    assert repair(sqlite_url).kept == 399
+    assert tried == ["before"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can repair for somebody else")
+def test_what_root_repairs_stays_its_owners(sqlite_url: str) -> None:
+    """The database and the copy belong to whom the database belonged, not to whom its directory does."""
+    path = damage(sqlite_url)
+    os.chown(path, 65534, 65533)
+
+    report = repair(sqlite_url)
+
+    for made in (path, report.copy):
+        found = os.stat(made)
+        assert (found.st_uid, found.st_gid) == (65534, 65533)
 
 
 @pytest.mark.parametrize("page", range(2, 24))

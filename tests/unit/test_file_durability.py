@@ -15,7 +15,7 @@ import sharedstate
 from sharedstate.errors import OutcomeUnknownError, UnavailableError
 from sharedstate.testing.conformance.support import fork_and_run
 from sharedstate_file import compaction, durability
-from sharedstate_file.head import Head, length_of, number_of
+from sharedstate_file.head import Head, length_of, number_of, word_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -389,3 +389,25 @@ def test_after_a_reboot_nothing_counts_as_synced(store: Store, url: str, disk: D
         assert disk.calls == calls + 1
         inode, length = log_of(again)
         assert disk.synced[inode] >= length
+
+
+def test_doubt_outlasts_a_head_that_is_made_true_in_the_same_boot(tmp_path: Path) -> None:
+    """The log is then read from the kernel's cache, which calls lost pages clean; after a reboot it is not."""
+    head = Head.make("file:x", f"{tmp_path}/head", 0o600)
+    head.make_true("one", word_of(3, 100))
+    head.doubt(3)
+
+    head.make_true("one", word_of(3, 120))
+    assert head.is_doubtful(3)
+
+    head.make_true("other", word_of(3, 120))
+    assert not head.is_doubtful(3)
+
+
+def test_log_that_was_removed_by_hand_is_waited_for_by_nobody(store: Store, disk: Disk, tmp_path: Path) -> None:
+    """The first synced write to it is an unknown outcome, not a wait for ever."""
+    os.unlink(f"{tmp_path}/store/log-1")
+    store._backend._disk.close()  # so that the log's name is needed
+
+    with pytest.raises(OutcomeUnknownError, match="removed"):
+        store["a"] = 5

@@ -965,6 +965,58 @@ def test_write_amid_a_write_of_its_own_thread_is_refused_at_once(url: str, monke
     assert dict(again) == {"k": 2}
 
 
+def test_close_amid_a_write_that_compacts_loses_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler may close the handle just before its own thread's write comes to compact."""
+    with sharedstate.open(url) as first:
+        for number in range(400):
+            first[f"k{number % 20}"] = str(number) * 400
+        expected = dict(first)
+    store = sharedstate.open(url)
+    append = handle.Log.append
+
+    def close_there(log: Any, payload: bytes, end: int) -> int:
+        store.close()
+        return append(log, payload, end)
+
+    monkeypatch.setattr(handle.Log, "append", close_there)
+    monkeypatch.setattr(handle, "due_at", lambda *_: 0)  # compaction is due with the first write
+    store["last"] = 1
+    monkeypatch.undo()
+
+    assert dict(sharedstate.open(url)) == {**expected, "last": 1}
+
+
+@pytest.mark.parametrize("where", ["number_of", "follow"])
+def test_read_that_interrupts_a_catch_up_of_its_own_thread(
+    url: str, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """At whatever call a signal handler reads: the outer one applies nothing twice, and a write goes to the end."""
+    ours, theirs = sharedstate.open(url), sharedstate.open(url)
+    theirs.update({"j": 1, "k": 1})
+    assert ours["k"] == 1
+    theirs["j"] = 2
+    theirs.touch("k", 50)
+    del theirs["k"]
+    original = getattr(handle, where)
+    seen: list[Any] = []
+
+    def read_there(*arguments: Any) -> Any:
+        if not seen:
+            seen.append("reading")
+            seen.append((ours["j"], ours.get("k")))
+        return original(*arguments)
+
+    monkeypatch.setattr(handle, where, read_there)
+    assert (ours["j"], ours.get("k")) == (2, None)
+    monkeypatch.undo()
+
+    assert seen == ["reading", (2, None)]
+    ours["end"] = 1
+    theirs["end"] += 1
+    assert dict(ours) == dict(theirs) == dict(sharedstate.open(url)) == {"j": 2, "end": 2}
+    ours.check()
+
+
 def test_read_in_another_thread_learns_of_the_close(url: str) -> None:
     """A read that had found its word when the handle was closed says so; it does not call the key absent."""
     store = sharedstate.open(url)

@@ -339,7 +339,7 @@ PyObject *table_salvage(PyObject *object, PyObject *Py_UNUSED(ignored))
         }
         lost_stripes += status != SS_OK;
         broken += found.broken + (unsigned long long)others;
-        if (found.generation > generation)
+        if (found.generation > generation && found.generation < UINT64_C(1) << 60) /* beyond it is damage */
             generation = found.generation;
     }
     return keys ? Py_BuildValue("(NKKK)", keys, broken, lost_stripes, generation) : NULL;
