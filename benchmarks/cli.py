@@ -32,6 +32,8 @@ _SMOKE: Final = Size("smoke", Plan(2, 0.1, 5, 40, 0.1, 1, 2**20), 1, 0.01, 1, 1)
 
 SIZES: Final = {size.name: size for size in (_FULL, _QUICK, _SMOKE)}
 
+_INTERRUPTED: Final = 130  # as a shell says it of SIGINT
+
 _WIDTH: Final = 120  # where there is no terminal to ask
 
 
@@ -58,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.html:
         _write(options.html, render_page(report))
         console.print(f"\nthe page: {os.path.abspath(options.html)}", highlight=False, markup=False)
+    if not results.is_complete:
+        return _INTERRUPTED
     # Whoever chose a part did not ask for the rest.
     bad = {"not met"} if options.only or options.backend else {"not met", "not measured"}
     return 1 if options.strict and any(judgement.state() in bad for judgement in judgements) else 0

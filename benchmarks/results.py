@@ -80,6 +80,7 @@ class Results:
         loop_ns: per workload, the loop's own time per operation, which is subtracted.
         clock_ns: per workload, a pair of clock readings, which is subtracted from singles.
         parts: per part of `parts.registry`, its rows.
+        is_complete: nobody interrupted it.
     """
 
     def __init__(self, machine: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -96,6 +97,7 @@ class Results:
         self.codec_failure = ""
         self.parts: dict[str, list[PartRow]] = {}
         self.noise: list[str] = []
+        self.is_complete = True
 
     def row(self, workload: str, contestant: str) -> Row | None:
         """Return a row that has figures."""

@@ -84,16 +84,23 @@ class _Entrant(NamedTuple):
 
 
 def run(size: Size, choice: Choice, tell: Callable[[str], None]) -> Results:
-    """Measure everything that is chosen; `tell` gets a line of progress now and then."""
+    """Measure everything that is chosen; `tell` gets a line of progress now and then.
+
+    Ctrl-C ends it and loses nothing: a full run takes an hour.
+    """
     with _scratch(choice.directory) as directory:
         results = Results(describe_machine(directory), {"size": size.name, **size.plan._asdict()})
         runner = _Runner(size, choice, directory, results, tell)
-        before = load_now()
-        for kind in KINDS.values():
-            runner.run_kind(kind)
+        before = after = load_now()
+        try:
+            for kind in KINDS.values():
+                runner.run_kind(kind)
+                after = load_now()
+            runner.run_parts()
+        except KeyboardInterrupt:
+            results.is_complete = False
+            results.noise.append("interrupted: what comes after the last figures was not measured")
         runner.judge_noise()
-        after = load_now()
-        runner.run_parts()
         _note_load(results, other_work(before, after), after.average)
     return results
 
@@ -258,7 +265,9 @@ class _Runner:
                 part()
         for name, measure in MORE_PARTS.items():
             if self._choice.is_chosen(name):
-                self._results.parts[name] = [] if self._room.is_over() else list(measure(self._room))
+                rows = self._results.parts[name] = []
+                if not self._room.is_over():
+                    rows.extend(measure(self._room))
 
     def _run_codec_isolated(self) -> None:
         try:

@@ -461,4 +461,4 @@ def _deadline(ttl_s: float | None) -> float | None:
     if ttl_s is None:
         return None
     check_ttl(ttl_s)
-    return round((time() + ttl_s) * 1000) / 1000  # a whole millisecond, for `statements._NOW`
+    return (time() + ttl_s) * 1000 // 1 / 1000  # whole milliseconds, for `statements._NOW`, and never more than asked

@@ -154,12 +154,15 @@ def exec_while_holding(url: str) -> None:
 
         child = Child(hold)
         end = time.monotonic() + 30
-        while name_of(child.pid) != "sleep":  # the kernel closes the files first
+        while name_of(child.pid) != "sleep":
             assert time.monotonic() < end
             time.sleep(0.002)
         try:
-            pids = [sharer.owner.pid for sharer in store.sharers()]
-            assert child.pid not in pids, "a program that was replaced is present"
+            # The kernel has closed the files by then, and lets go of them on the way out of the call.
+            end = time.monotonic() + 5
+            while child.pid in [sharer.owner.pid for sharer in store.sharers()]:
+                assert time.monotonic() < end, "a program that was replaced is present"
+                time.sleep(0.002)
             store.lock("name").acquire(1)
             store.increment("count")
         except LockTimeoutError as error:

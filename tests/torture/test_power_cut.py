@@ -256,16 +256,16 @@ place.Place.sync_directory = lambda self: None
 """
 NO_SYNC_OF_PARENTS = """
 import sharedstate.backend.files as files
-files._sync_names = lambda directory: None
+files.sync_names = lambda directory: None
 """
 NAMES_SYNCED_IN_THE_END_ONLY = """
 import sharedstate.backend.files as files, sharedstate_file.head as head, sharedstate_file.place as place, os
-files._sync_names = lambda directory, sync=files._sync_names: None if "store" in directory else sync(directory)
+files.sync_names = lambda directory, sync=files.sync_names: None if "store" in directory else sync(directory)
 sync = place.Place.sync_directory
 place.Place.sync_directory = lambda self: sync(self) if os.path.exists(self.head) else None
 def make(url, path, mode, make=head.Head.make):
     made = make(url, path, mode)
-    files._sync_names.__defaults__[0](os.path.dirname(path))
+    files.sync_names.__defaults__[0](os.path.dirname(path))
     return made
 head.Head.make = make
 """

@@ -64,6 +64,34 @@ def make_lane(name: str, call, keys: int = 20) -> Lane:
 # --- A whole run -------------------------------------------------------------
 
 
+def test_interrupted_run_keeps_what_it_has_measured(tmp_path):
+    """Ctrl-C amid the second kind of value: the first one's figures are in the JSON, and the exit status tells."""
+    report = tmp_path / "results.json"
+    options = ["--quick", "--only", "get-int", "--only", "get-str", "--backend", "shm", "--json", str(report)]
+    program = (  # which a background shell would have ignore SIGINT
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from benchmarks.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *options],
+        cwd=ROOT,
+        env=benchmark_environment(str(tmp_path)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        for line in run.stderr:
+            if "get-str" in line:
+                break
+        run.send_signal(signal.SIGINT)
+        run.stderr.read()
+
+    assert run.wait(60) == 130
+    kept = json.loads(report.read_text())
+    assert [row["workload"] for row in kept["workloads"]] == ["get-int"]
+    assert any("interrupted" in line for line in kept["noise"])
+
+
 def test_smoke_run_measures_every_contestant_that_opens_and_leaves_nothing_behind(tmp_path):
     """`--smoke` exits 0, its JSON has figures or a reason for each contestant, and every store is removed."""
     report_path = tmp_path / "report.json"

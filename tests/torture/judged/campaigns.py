@@ -60,6 +60,9 @@ class Outcome(NamedTuple):
         return {name: round(number, 1) for name, number in numbers.items() if number}
 
 
+_GRAIN_NS: Final = {"sqlite": 1_000_000}  # deadlines are whole milliseconds there, and up to one early
+
+
 def play(
     kind: str,
     scheme: str,
@@ -127,7 +130,8 @@ def _play_batch(  # noqa: PLR0917
     }[kind]()
     with fresh_store(scheme, directory, _EVICTING if kind == "evicted keys" else "") as url:
         if not kills:
-            return run(url, houses, made, directory, plant)
+            played = run(url, houses, made, directory, plant)
+            return [history._replace(slack_ns=history.slack_ns + _GRAIN_NS.get(scheme, 0)) for history in played]
         span_ns = max(_SPAN_NS[scheme], 4_000_000 if kind in {"holds", "leases"} else 0)
         waves = plans.plan_waves(dice, bursts, seats=seats, span_ns=span_ns)
         return run_and_kill(url, waves, [*made, []], directory, plant)
