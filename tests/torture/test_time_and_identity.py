@@ -63,14 +63,15 @@ class WallClock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = float(int(time.time()))  # and steps of whole milliseconds, as sqlite:'s deadlines
-        monkeypatch.setattr(time, "time", self.read)
-        monkeypatch.setattr(time, "time_ns", lambda: int(self.now * 1e9))
+        # By their names first, which imports them: else they would take our clock for theirs, for good.
         for name in (
             "sharedstate_file.backend._now",
             "sharedstate_file.handle._now",
             "sharedstate_sqlite.backend.time",
         ):
             monkeypatch.setattr(name, self.read)
+        monkeypatch.setattr(time, "time", self.read)
+        monkeypatch.setattr(time, "time_ns", lambda: int(self.now * 1e9))
         make = Session.__init__
 
         def make_with_our_clock(session: Session, connection: Any) -> None:
