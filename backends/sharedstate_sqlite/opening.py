@@ -17,7 +17,7 @@ TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["connect", "discover", "exists", "remove", "temporary_url"]
+__all__ = ["connect", "discover", "exists", "read_url", "remove", "temporary_url"]
 
 _OLDEST: Final = (3, 35, 0)  # RETURNING
 
@@ -71,14 +71,19 @@ def temporary_url(directory: str) -> str:
     return StoreUrl("", "sqlite", "", {}).canonical(os.path.join(directory, f"state-{os.urandom(6).hex()}.db"))
 
 
-def remove(url: StoreUrl) -> None:
-    """Remove the database and its locks; handles that are open see it as gone."""
+def read_url(url: StoreUrl) -> tuple[str, str, float]:
+    """Return the canonical URL, the path, and how long to wait, for what goes by no other parameter."""
     url.choice("sync", ("os", "disk"))
     url.mode()
     timeout_s = url.seconds("timeout", 5.0)
     path = url.path()
     url.finish()
-    text = url.canonical(path)
+    return url.canonical(path), path, timeout_s
+
+
+def remove(url: StoreUrl) -> None:
+    """Remove the database and its locks; handles that are open see it as gone."""
+    text, path, timeout_s = read_url(url)
     try:
         with no_fork():
             place.remove(text, path, timeout_s, lambda name: open_connection(name, timeout_s))

@@ -33,6 +33,7 @@ from sharedstate_sqlite import place, schema
 from sharedstate_sqlite.cells import MAX_INTEGER, check_row
 from sharedstate_sqlite.connections import LOOK_EVERY_S
 from sharedstate_sqlite.faults import is_busy, is_damage, translate
+from sharedstate_sqlite.opening import read_url
 from sharedstate_sqlite.sessions import no_fork, open_connection
 
 if TYPE_CHECKING:
@@ -52,12 +53,7 @@ _Row = tuple[str, Any, int, "float | None"]
 
 def repair(url: StoreUrl, copy_to: str | None = None) -> Repair:
     """Mend the store; see `sharedstate.backend.plugin`."""
-    url.choice("sync", ("os", "disk"))
-    url.mode()
-    timeout_s = url.seconds("timeout", 5.0)
-    path = url.path()
-    url.finish()
-    text = url.canonical(path)
+    text, path, timeout_s = read_url(url)
     found = place.look(text, path)
     if found is None:
         place.refuse_absent(text)

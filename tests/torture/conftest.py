@@ -6,14 +6,18 @@ import os
 import random
 import shutil
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
+import sharedstate
 from campaign import SEED
+from sharedstate import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _EVIDENCE = os.path.join("build", "torture", "evidence")
@@ -34,6 +38,22 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def dice(request: pytest.FixtureRequest) -> random.Random:
     """Random numbers of this test's own, the same in each run with the same SHAREDSTATE_TORTURE_SEED."""
     return random.Random(SEED ^ zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def url_of(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Return the URL of a store of a scheme, with parameters if there are any; removed afterwards."""
+    made: list[str] = []
+
+    def url_of(scheme: str, parameters: str = "") -> str:
+        place = f"//torture-{uuid4().hex}" if scheme == "shm" else f"{tmp_path}/store"
+        made.append(f"{scheme}:{place}")
+        return made[-1] + parameters
+
+    yield url_of
+    for url in made:
+        with suppress(StateError):
+            sharedstate.remove(url)
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ import sqlite3
 import sys
 import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -29,32 +28,16 @@ import sharedstate
 from campaign import record, scale
 from hardship.children import Child, ChildDiedError, ChildFailedError, fork, in_child
 from hardship.kernel import stop
-from sharedstate import LockTimeoutError, StateError
+from sharedstate import LockTimeoutError
+from sharedstate.backend import Backoff, Deadline
 from sharedstate.model import Put
 from sharedstate.probe.interpreters import LEGACY, run_in_interpreter
 from sharedstate_file.writers import WriterLock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
 _SCHEMES = ["file", "sqlite", "shm"]
-
-
-@pytest.fixture
-def url_of(tmp_path: Path) -> Iterator[Callable[[str], str]]:
-    """Return the URL of a store of each scheme, removed afterwards."""
-    made: list[str] = []
-
-    def url_of(scheme: str) -> str:
-        place = f"//torture-{uuid4().hex}" if scheme == "shm" else f"{tmp_path}/store"
-        made.append(f"{scheme}:{place}")
-        return made[-1]
-
-    yield url_of
-    for url in made:
-        with suppress(StateError):
-            sharedstate.remove(url)
 
 
 def use(store: sharedstate.Store, name: str) -> int:
@@ -153,16 +136,16 @@ def exec_while_holding(url: str) -> None:
             os.execv("/bin/sleep", ["sleep", "1000"])
 
         child = Child(hold)
-        end = time.monotonic() + 30
+        end, wait = Deadline(30), Backoff()
         while name_of(child.pid) != "sleep":
-            assert time.monotonic() < end
-            time.sleep(0.002)
+            assert not end.has_passed()
+            wait.sleep(end)
         try:
             # The kernel has closed the files by then, and lets go of them on the way out of the call.
-            end = time.monotonic() + 5
+            end, wait = Deadline(5), Backoff()
             while child.pid in [sharer.owner.pid for sharer in store.sharers()]:
-                assert time.monotonic() < end, "a program that was replaced is present"
-                time.sleep(0.002)
+                assert not end.has_passed(), "a program that was replaced is present"
+                wait.sleep(end)
             store.lock("name").acquire(1)
             store.increment("count")
         except LockTimeoutError as error:
@@ -293,11 +276,11 @@ _WAITS: list[tuple[str, str, Any, Any]] = [
 
 def wait_until_asleep(pid: int) -> None:
     """Return once a process was seen to sleep ten times in a row: it waits."""
-    seen, end = 0, time.monotonic() + 30
-    while seen < 10 and time.monotonic() < end:
+    seen, end, wait = 0, Deadline(30), Backoff(longest_s=2e-3)
+    while seen < 10 and not end.has_passed():
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             seen = seen + 1 if file.read().rpartition(")")[2].split()[0] == "S" else 0
-        time.sleep(0.002)
+        wait.sleep(end)  # no event tells that somebody sleeps
 
 
 def interrupt_a_wait(url: str, hold: Callable[[Any], object], wait: Callable[[Any], object]) -> None:

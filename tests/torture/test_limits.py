@@ -35,25 +35,8 @@ from sharedstate_file.log import FRAME_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 _SCHEMES = ["file", "sqlite", "shm"]
-
-
-@pytest.fixture
-def url_of(tmp_path: Path) -> Iterator[Callable[[str], str]]:
-    """Return the URL of a store of each scheme, removed afterwards."""
-    made: list[str] = []
-
-    def url_of(scheme: str, parameters: str = "") -> str:
-        place = f"//torture-{uuid4().hex}" if scheme == "shm" else f"{tmp_path}/store"
-        made.append(f"{scheme}:{place}")
-        return made[-1] + parameters
-
-    yield url_of
-    for url in made:
-        with suppress(StateError):
-            sharedstate.remove(url)
 
 
 # --- Descriptors ---------------------------------------------------------------------

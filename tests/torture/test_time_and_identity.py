@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -26,33 +25,16 @@ import sharedstate
 from campaign import record, scale
 from hardship.children import Child, ChildFailedError, in_child
 from hardship.kernel import in_pid_namespace, in_time_namespace, next_pid, stop
-from sharedstate import LockLostError, LockTimeoutError, StateError
+from sharedstate import LockLostError, LockTimeoutError
+from sharedstate.backend import Backoff, Deadline
 from sharedstate.backend.locks import FileLock
 from sharedstate.backend.presence import PresenceFiles
 from sharedstate_sqlite.sessions import Session
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 _SCHEMES = ["file", "sqlite", "shm"]
-
-
-@pytest.fixture
-def url_of(tmp_path: Path) -> Iterator[Callable[[str], str]]:
-    """Return the URL of a store of each scheme, removed afterwards."""
-    made: list[str] = []
-
-    def url_of(scheme: str) -> str:
-        place = f"//torture-{uuid4().hex}" if scheme == "shm" else f"{tmp_path}/store"
-        made.append(f"{scheme}:{place}")
-        return made[-1]
-
-    yield url_of
-    for url in made:
-        with suppress(StateError):
-            sharedstate.remove(url)
 
 
 # --- Clocks --------------------------------------------------------------------------
@@ -297,10 +279,10 @@ def reuse_a_pid(url: str) -> int:
     try:
         assert not owners[0].is_alive(), "the heir of its pid passes for the owner"
         # The last reference to a dead process's file may be that of another one, which looks into /proc.
-        end = time.monotonic() + 5
+        end, wait = Deadline(5), Backoff()
         while any(sharer.owner.pid == _PID for sharer in store.sharers()):
-            assert time.monotonic() < end, "the dead is among the sharers"
-            time.sleep(0.005)
+            assert not end.has_passed(), "the dead is among the sharers"
+            wait.sleep(end)
         assert not any(found.held for found in store.locks()), "the dead holds a lock"
         store.lock("name").acquire(0)
         done: list[int] = []

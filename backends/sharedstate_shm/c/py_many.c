@@ -183,8 +183,9 @@ static int prefix_of(struct table *self, PyObject *prefix, const char **bytes, s
     return core_key(self->state, prefix, bytes, length);
 }
 
-/* Append the keys in `used` bytes of records to `list`. */
-static int append_keys(struct table *self, PyObject *list, const uint8_t *records, size_t used)
+/* Append the keys in `used` bytes of records to `list`.  One that is no UTF-8 is counted in `others`, or where that is
+ * NULL an error. */
+static int append_keys(struct table *self, PyObject *list, const uint8_t *records, size_t used, unsigned long long *others)
 {
     for (size_t at = 0; at + sizeof(uint16_t) <= used;) {
         uint16_t length;
@@ -194,6 +195,10 @@ static int append_keys(struct table *self, PyObject *list, const uint8_t *record
         at += length;
         if (!key && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
             PyErr_Clear();
+            if (others) {
+                ++*others;
+                continue;
+            }
             core_raise(self, SS_CORRUPT, NULL);
         }
         if (!key || PyList_Append(list, key) < 0) {
@@ -232,7 +237,7 @@ VERB(table_keys)
             if (!records)
                 break;
         }
-        if (records && status == SS_OK && append_keys(self, keys, records, used) < 0)
+        if (records && status == SS_OK && append_keys(self, keys, records, used, NULL) < 0)
             Py_CLEAR(keys);
     }
     if (keys && (!records || status != SS_OK)) {
@@ -283,30 +288,6 @@ VERB(table_clear)
 
 /* ---- repair --------------------------------------------------------------- */
 
-/* Append the keys that are UTF-8; return how many are not, -1 on an error. */
-static Py_ssize_t append_decodable(PyObject *list, const uint8_t *records, size_t used)
-{
-    Py_ssize_t others = 0;
-    for (size_t at = 0; at + sizeof(uint16_t) <= used;) {
-        uint16_t length;
-        memcpy(&length, records + at, sizeof length);
-        at += sizeof length;
-        PyObject *key = PyUnicode_DecodeUTF8((const char *)records + at, length, NULL);
-        at += length;
-        if (!key && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
-            PyErr_Clear();
-            others++;
-            continue;
-        }
-        if (!key || PyList_Append(list, key) < 0) {
-            Py_XDECREF(key);
-            return -1;
-        }
-        Py_DECREF(key);
-    }
-    return others;
-}
-
 PyObject *table_salvage(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     struct table *self = (struct table *)object;
@@ -331,14 +312,11 @@ PyObject *table_salvage(PyObject *object, PyObject *Py_UNUSED(ignored))
             }
             status = ss_salvage(self->region, stripe, records, capacity, &used, &found);
         }
-        Py_ssize_t others = status == SS_OK && records ? append_decodable(keys, records, used) : 0;
-        PyMem_Free(records);
-        if (others < 0) {
+        if (status == SS_OK && records && append_keys(self, keys, records, used, &broken) < 0)
             Py_CLEAR(keys);
-            break;
-        }
+        PyMem_Free(records);
         lost_stripes += status != SS_OK;
-        broken += found.broken + (unsigned long long)others;
+        broken += found.broken;
         if (found.generation > generation && found.generation < UINT64_C(1) << 60) /* beyond it is damage */
             generation = found.generation;
     }
