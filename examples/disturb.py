@@ -227,6 +227,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends by way of `finally`
     try:
         server.start()
+        wait_until(lambda: server.status()["starts"]["once"], "a worker that has done what is done once")
         print(f"The state is in {server.status()['store']}\n", LINE.format(*HEAD), sep="\n", flush=True)
         for name, how in KNOWN[Path(command[0]).name].items():
             disturb(server, name, how)

@@ -96,6 +96,19 @@ def _write(name: str, at: int, content: bytes) -> Callable[[Any, str], object]:
     return plant
 
 
+def _flip(name: str, at: int) -> Callable[[Any, str], object]:
+    """Change a byte, whatever it is: a checksum may be anything."""
+
+    def plant(_: Any, path: str) -> None:
+        with open(path + name, "r+b") as file:
+            file.seek(at)
+            (byte,) = file.read(1)
+            file.seek(at)
+            file.write(bytes([byte ^ 0xFE]))
+
+    return plant
+
+
 def _frame(*operations: Any, skip: int = 0) -> Callable[[Any, str], object]:
     """Append a frame with a right checksum, and count it."""
 
@@ -143,11 +156,11 @@ def _known(key: str, **changed: Any) -> Callable[[Any, str], object]:
 
 
 FILE: Final[Plants] = {
-    **{f"log header, byte {at}": ("log-1", _write("/log-1", at, b"\xfe")) for at in (0, 7, 12, 16, 24, 28)},
+    **{f"log header, byte {at}": ("log-1", _flip("/log-1", at)) for at in (0, 7, 12, 16, 24, 28)},
     "a frame's mark": ("offset 32", _write("/log-1", 32, b"\0\0\0\0")),
-    "a frame's length": ("offset 32", _write("/log-1", 36, b"\xff")),
-    "a frame's checksum": ("offset 32", _write("/log-1", 40, b"\0\0\0\0")),
-    "a frame's payload": ("offset 32", _write("/log-1", 46, b"\xff")),
+    "a frame's length": ("offset 32", _flip("/log-1", 36)),
+    "a frame's checksum": ("offset 32", _flip("/log-1", 40)),
+    "a frame's payload": ("offset 32", _flip("/log-1", 46)),
     "a large value": ("a damaged", _write("/log-1", 400, b"\xff" * 4)),
     "a log cut": ("the log ends here", lambda _, path: os.truncate(f"{path}/log-1", 1000)),
     "a log replaced": ("removed or replaced", _replace_log),
@@ -159,9 +172,9 @@ FILE: Final[Plants] = {
     "a put from the future": ("from the future", _frame(["k", None, 10**6, b"\x01"])),
     "a scalar that is none": ("outside the grammar", _frame(["k", None, b"\xc1"])),
     "a list that is none": ("the value of 'odd'", _frame(["odd", None, b"\x92\x01"])),
-    "a head's seal": ("H3", _write("/head", 72, b"\x01")),
+    "a head's seal": ("H3", _flip("/head", 72)),
     "a head's word beyond the log": ("log-1", lambda store, _: store._backend._head.store(store._backend._seen + 8)),
-    "a head's beginning": ("H: ", _write("/head", 20, b"\xff")),
+    "a head's beginning": ("H: ", _flip("/head", 20)),
     "another value in the index": ("B1", _known("needle", value=8)),
     "another generation in the index": ("B1", _known("list", generation=1)),
     "an entry not in the index": ("B1", lambda store, _: store._backend._entries.pop("text")),
