@@ -6,6 +6,7 @@ Below `store`, since a Store carries the choice that led to it.
 from __future__ import annotations
 
 from sharedstate._light import NamedTuple
+from sharedstate.errors import redact
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Choice(NamedTuple):
 
     def explain(self) -> str:
         """Return the choice with its reasons, as lines for people."""
-        lines = [f"{self.url}"]
+        lines = [redact(self.url)]
         lines += [f"  needed: scope {self.needs.scope.name}, durability {self.needs.durability.name}"]
         lines += [f"    because {reason}" for reason in self.needs.reasons]
         for option in self.options:

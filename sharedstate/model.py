@@ -109,11 +109,25 @@ class Entry(NamedTuple):
     expires_at: float | None = None
 
 
+class Keep(Enum):
+    """The type of `KEEP`."""
+
+    KEEP = 0
+
+
+KEEP: Final = Keep.KEEP
+"""As the `ttl_s` of a write: the entry expires when it would have, as that stands at the moment of the write.
+
+Only for a key that is expected at some generation, and not `ABSENT`: `touch`
+changes no generation, so who read a deadline cannot know that it still holds.
+"""
+
+
 class Put(NamedTuple):
-    """A write of one key in a commit.  `ttl_s` None: until deleted or evicted."""
+    """A write of one key in a commit.  `ttl_s` None: until deleted or evicted; or `KEEP`."""
 
     value: Any
-    ttl_s: float | None = None
+    ttl_s: float | Keep | None = None
 
 
 class Delete(Enum):

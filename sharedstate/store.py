@@ -23,7 +23,7 @@ from collections.abc import (
 from sharedstate.backend.waiting import Backoff, Deadline
 from sharedstate.errors import ClosedError, ConflictError, KeyFormatError, ScopeError, redact
 from sharedstate.membership import Membership
-from sharedstate.model import ABSENT, MISSING, Capabilities, Change, Entry, LockRecord, Scope, Sharer
+from sharedstate.model import ABSENT, KEEP, MISSING, Capabilities, Change, Entry, LockRecord, Scope, Sharer
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -280,17 +280,18 @@ class Store(MutableMapping[str, "Any"]):
             change: gets a copy of the value; called again if another writer came
                 between, so it must have no other effect.
             default: what `change` gets if the key is absent.
-            ttl_s: None keeps the time at which the entry expires.
+            ttl_s: None keeps the time at which the entry expires, also if it was touched meanwhile.
         """
         backoff = Backoff()
         while True:
             entry = self.read(key)
             value = change(default if entry is None else entry.value)
-            kept_s = None if entry is None else self._backend.remaining_s(entry)
             try:
-                self.compare_and_set(
-                    key, value, ABSENT if entry is None else entry.generation, kept_s if ttl_s is None else ttl_s
-                )
+                if entry is None:
+                    self.compare_and_set(key, value, ABSENT, ttl_s)
+                else:
+                    until = KEEP if ttl_s is None else ttl_s
+                    self._backend.compare_and_set(self._full(key), value, entry.generation, until)
             except ConflictError:
                 backoff.sleep()
             else:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from sharedstate.backend.contract import add_numbers
 from sharedstate.backend.waiting import check_ttl
 from sharedstate.errors import ConflictError
-from sharedstate.model import ABSENT, DELETE, MISSING, Entry, Put, Write
+from sharedstate.model import ABSENT, DELETE, KEEP, MISSING, Entry, Put, Write
 from sharedstate.values import check_key, decode, encode
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from sharedstate.backend.contract import Backend
+    from sharedstate.model import Keep
 
 __all__ = ["Transaction", "copy_value"]
 
@@ -41,7 +42,6 @@ class Transaction:
         self._prefix = prefix
         self._seen: dict[str, Entry | None] = {}  # by full key, so that a second read agrees
         self._writes: dict[str, Write] = {}
-        self._kept: dict[str, Entry] = {}  # written keys that expire as this entry did
 
     # --- Reading ------------------------------------------------------------
 
@@ -81,7 +81,6 @@ class Transaction:
         encoded = encode(value)  # so that the line that stores a bad value is the one that raises
         full = self._full(key)
         self._writes[full] = Put(decode(encoded) if type(value) in _CONTAINERS else value, ttl_s)
-        self._kept.pop(full, None)
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.set(key, value)
@@ -89,9 +88,7 @@ class Transaction:
     def __delitem__(self, key: str) -> None:
         if key not in self:
             raise KeyError(key)
-        full = self._full(key)
-        self._writes[full] = DELETE
-        self._kept.pop(full, None)
+        self._writes[self._full(key)] = DELETE
 
     def delete(self, key: str) -> bool:
         """Remove `key` when the transaction commits; return whether it was there."""
@@ -105,10 +102,12 @@ class Transaction:
         total = add_numbers(key, self.get(key, initial), by)
         full = self._full(key)
         write = self._writes.get(full)
-        kept = self._look(full) if write is None else self._kept.get(full)
-        self.set(key, total, write.ttl_s if isinstance(write, Put) else None)
-        if kept is not None:
-            self._kept[full] = kept
+        until: float | Keep | None = None
+        if write is None and self._look(full) is not None:
+            until = KEEP
+        elif isinstance(write, Put):
+            until = write.ttl_s
+        self._writes[full] = Put(total, until)
         return total
 
     # --- Ending -------------------------------------------------------------
@@ -122,9 +121,6 @@ class Transaction:
         """
         if self._writes or len(self._seen) > 1:
             expected = {key: ABSENT if entry is None else entry.generation for key, entry in self._seen.items()}
-            # Only now: the body may have taken long, and a kept deadline must not move by that.
-            for key, entry in self._kept.items():
-                self._writes[key] = Put(self._writes[key].value, self._backend.remaining_s(entry))
             try:
                 self._backend.commit(self._writes, expected)
             except ConflictError as conflict:
@@ -133,7 +129,6 @@ class Transaction:
         # Done: what follows in the block, and its end, begin anew.
         self._writes.clear()
         self._seen.clear()
-        self._kept.clear()
 
     def __enter__(self) -> Self:
         return self

@@ -36,6 +36,7 @@ from sharedstate.errors import (
 from sharedstate.model import (
     ABSENT,
     DELETE,
+    KEEP,
     MISSING,
     Entry,
     LockRecord,
@@ -275,6 +276,7 @@ class FileBackend(Handle, Backend):
                 advice="Split it.",
             )
         operations = [self._operation(key, write) for key, write in writes.items()]
+        keeping = [operation for operation in operations if len(operation) == 3 and operation[1] is KEEP]
         if not operations:
             with self._writers.index():  # one state of the index is one point in time
                 self._catch_up()
@@ -284,6 +286,8 @@ class FileBackend(Handle, Backend):
         def body() -> int:
             self._refresh()
             self._require(expected)
+            for operation in keeping:
+                operation[1] = self._entries[operation[0]][3]  # as it was found to be living; not asked again
             return self._append(operations)
 
         generation = self._run(body)
@@ -345,8 +349,8 @@ class FileBackend(Handle, Backend):
     def _operation(self, key: str, write: Write) -> list[Any]:
         if not isinstance(write, Put):
             return [key]
-        expires_at = None if write.ttl_s is None else _deadline(write.ttl_s)
-        return [key, expires_at, self._encode(write.value)]
+        until = write.ttl_s
+        return [key, until if until is None or until is KEEP else _deadline(until), self._encode(write.value)]
 
     def _encode(self, value: Any) -> bytes:
         encoded = encode(value)

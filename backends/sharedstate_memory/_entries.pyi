@@ -1,13 +1,13 @@
 """The entries of one store in C: `c/entries.h`.  `entries.py` is the same in Python, and its fallback."""
 
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeAlias, final
+from typing import Any, Literal, NoReturn, TypeAlias, final
 
 Stored: TypeAlias = tuple[Any, bool, int, float | None]
 """Value (a scalar, or the bytes of an encoded container), is it encoded, generation, deadline on the boot clock."""
 
-Change: TypeAlias = tuple[Any, bool, float | None]
-"""What is to be stored: value, is it encoded, deadline."""
+Change: TypeAlias = tuple[Any, bool, float | Literal[True] | None]
+"""What is to be stored: value, is it encoded, deadline; True: that of the entry that is there."""
 
 @final
 class Entries:

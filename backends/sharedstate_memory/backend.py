@@ -24,7 +24,7 @@ from _weakref import ref
 
 from sharedstate.backend import Backend, Deadline, Lock, Mutex, Presence, check_ttl, new_sharer
 from sharedstate.errors import ClosedError, CorruptError, UnavailableError
-from sharedstate.model import ABSENT, DELETE, Entry, LockRecord, Owner, Sharer
+from sharedstate.model import ABSENT, DELETE, KEEP, Entry, LockRecord, Owner, Sharer
 from sharedstate.values import check_key, decode, encode
 from sharedstate_memory.offer import CAPABILITIES
 
@@ -371,7 +371,8 @@ def _deadline(ttl_s: float | None) -> float | None:
 def _pack(write: Put) -> Change:
     encoded = encode(write.value)  # refuses what no backend could keep
     is_encoded = type(write.value) not in _SCALARS
-    return encoded if is_encoded else write.value, is_encoded, _deadline(write.ttl_s)
+    until = write.ttl_s
+    return encoded if is_encoded else write.value, is_encoded, True if until is KEEP else _deadline(until)
 
 
 def _refuse(url: str, is_removed: bool) -> NoReturn:

@@ -48,6 +48,7 @@ __all__ = ["Entries", "Handle"]
 _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _PURGE_AFTER: Final = 1000
 _GONE: Final = (None, False, ABSENT, 0.0)  # an entry that expired long ago
+_NEVER: Final = (None, False, ABSENT, None)  # one that has no deadline to keep
 
 
 class Entries:
@@ -100,7 +101,11 @@ class Entries:
                 written: dict[str, Stored] = {}
                 for generation, (key, change) in enumerate(changes.items(), before + 1):
                     # A delete is a write of what has expired: so all appears at once (M3).
-                    written[key] = _GONE if change is None else (*change[:2], generation, change[2])
+                    if change is None:
+                        written[key] = _GONE
+                    else:
+                        until = self.table.get(key, _NEVER)[3] if change[2] is True else change[2]
+                        written[key] = (*change[:2], generation, until)
                 expiring = sum(stored[3] is not None for stored in written.values() if stored is not _GONE)
                 if self._change_locked(before, before + len(changes), written, expiring):
                     return before + 1

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Final, NoReturn
 
-    from sharedstate.model import Entry, LockRecord, Sharer, Write
+    from sharedstate.model import Entry, Keep, LockRecord, Sharer, Write
 
 
 try:
@@ -176,7 +176,7 @@ class ShmBackend(Backend):
     def add(self, key: str, value: Any, ttl_s: float | None = None) -> bool:
         return self._table.add(key, value, ttl_s)
 
-    def compare_and_set(self, key: str, value: Any, expected: int, ttl_s: float | None = None) -> int:
+    def compare_and_set(self, key: str, value: Any, expected: int, ttl_s: float | Keep | None = None) -> int:
         return self._table.compare_and_set(key, value, expected, ttl_s)
 
     def set_many(self, values: Mapping[str, Any], ttl_s: float | None = None) -> None:

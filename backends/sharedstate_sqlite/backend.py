@@ -25,7 +25,9 @@ from sharedstate.errors import CapacityError, ConflictError, CorruptError, KeyFo
 from sharedstate.model import (
     ABSENT,
     DELETE,
+    KEEP,
     Entry,
+    Keep,
     LockRecord,
     Put,
     Sharer,
@@ -171,18 +173,20 @@ class SqliteBackend(Backend):
             self._sweep_sometimes(key)
         return added
 
-    def compare_and_set(self, key: str, value: Any, expected: int, ttl_s: float | None = None) -> int:
+    def compare_and_set(self, key: str, value: Any, expected: int, ttl_s: float | Keep | None = None) -> int:
         """Store `value` if `key` is at generation `expected`; return the new one."""
         check_key(key)
-        cell, expires_at = pack(self.url, value), _deadline(ttl_s)
+        cell, expires_at = pack(self.url, value), KEEP if ttl_s is KEEP else _deadline(ttl_s)
         if expected == ABSENT:
             row = self._run(sql.ADD_RETURNING, (key, cell, expires_at))
             generation = row and row[0]
-        elif 0 < expected <= MAX_INTEGER and self._run(sql.SET_IF, (cell, expires_at, key, expected), rows_changed):
-            generation = expected + 1
-        else:
+        elif not 0 < expected <= MAX_INTEGER:
             generation = None
-        if generation is None:
+        elif expires_at is KEEP:
+            generation = self._run(sql.SET_IF_KEEPING, (cell, key, expected), rows_changed) and expected + 1
+        else:
+            generation = self._run(sql.SET_IF, (cell, expires_at, key, expected), rows_changed) and expected + 1
+        if not generation:
             entry = self.read(key)
             raise ConflictError(key=key, expected=expected, found=ABSENT if entry is None else entry.generation)
         if ttl_s is not None:
@@ -256,7 +260,9 @@ class SqliteBackend(Backend):
                 advice="Split it.",
             )
         packed = {
-            key: (key, pack(self.url, write.value), _deadline(write.ttl_s))
+            key: (pack(self.url, write.value), key)
+            if write.ttl_s is KEEP
+            else (key, pack(self.url, write.value), _deadline(write.ttl_s))
             for key, write in writes.items()
             if isinstance(write, Put)
         }
@@ -277,7 +283,8 @@ class SqliteBackend(Backend):
                     execute(sql.DELETE_ROW, (key,))
                     generations[key] = ABSENT
                 else:
-                    (generations[key],) = execute(sql.SET_RETURNING, packed[key]).fetchone()
+                    statement = sql.SET_KEEPING if write.ttl_s is KEEP else sql.SET_RETURNING
+                    (generations[key],) = execute(statement, packed[key]).fetchone()
             return generations
 
         return self._pool.transact(body)

@@ -10,7 +10,9 @@
 
 Crash: a creator killed at work leaves `<database>.creating`, which the next
 creator removes; a remover leaves a database that is refused until `remove` is
-called again.
+called again; a repairer leaves the whole database as `<database>.repaired`:
+beside the retired one, until it is called again, or alone, and then the next
+opener gives it its name.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ __all__ = [
     "begin",
     "create",
     "file_system_of",
+    "finish_replacing",
     "identity_of",
     "look",
     "refuse_absent",
@@ -72,14 +75,18 @@ def look(url: str, path: str) -> os.stat_result | None:
     if found is None:
         return None
     for side_file in SIDE_FILES:
-        beside = _lstat(url, path + side_file)
-        if beside is not None and beside.st_nlink > 1:  # SQLite would write what is not its own
-            reason = f"{path}{side_file} has another name, a hard link"
-            raise StoreAccessError(url=url, reason=reason, advice="It may have been planted: remove one of the two.")
+        _refuse_second_name(url, path + side_file)  # SQLite would write what is not its own
     if found.st_size == 0:
         advice = "If it was never more than an empty file, remove it; the store is then created."
         raise CorruptError(url=url, reason=f"{path} is empty, which no store ever is", advice=advice)
     return found
+
+
+def _refuse_second_name(url: str, path: str) -> None:
+    found = _lstat(url, path)
+    if found is not None and found.st_nlink > 1:
+        reason = f"{path} has another name, a hard link"
+        raise StoreAccessError(url=url, reason=reason, advice="It may have been planted: remove one of the two.")
 
 
 def _lstat(url: str, path: str) -> os.stat_result | None:
@@ -177,6 +184,11 @@ def create(url: str, path: str, mode: int, timeout_s: float, connect: Callable[[
             return
         # What a removal that was cut short left beside a database that has gone: SQLite would replay it.
         _unlink(url, *_with_side_files(path)[1:])
+        if _lstat(url, repaired := f"{path}.repaired") is not None:
+            _unlink(url, f"{path}.creating")  # its other name, where the repair was killed between two
+            _refuse_second_name(url, repaired)
+            _give_name(url, repaired, path)
+            return
         unborn = begin(url, path, mode)
         connection = connect(unborn)
         try:
@@ -204,6 +216,8 @@ def replace(url: str, path: str, unborn: str, connection: Connection) -> bool:
         it until all have looked whether their file is still the store's.
     """
     give_like(url, unborn, path)
+    _unlink(url, f"{path}.repaired")
+    _give_name(url, unborn, f"{path}.repaired")
     is_retired = True
     try:
         schema.retire(url, connection)
@@ -212,9 +226,14 @@ def replace(url: str, path: str, unborn: str, connection: Connection) -> bool:
         if not is_damage(error):
             raise translate(url, error, is_writing=True) from error
         is_retired = False
-    _unlink(url, *_with_side_files(path))  # the database first: nobody opens the new one with the old one's log
-    _give_name(url, unborn, path)
+    finish_replacing(url, path)
     return is_retired
+
+
+def finish_replacing(url: str, path: str) -> None:
+    """Give the whole database the name of the retired one; needs the creation lock."""
+    _unlink(url, *_with_side_files(path))  # the database first: nobody opens the new one with the old one's log
+    _give_name(url, f"{path}.repaired", path)
 
 
 def give_like(url: str, made: str, like: str) -> None:
@@ -264,7 +283,7 @@ def remove(url: str, path: str, timeout_s: float, connect: Callable[[str], Conne
                     raise translate(url, error, is_writing=True) from error
             finally:
                 connection.close()
-            _unlink(url, *_with_side_files(path))
+            _unlink(url, f"{path}.repaired", *_with_side_files(path))
         names = [name for name in os.listdir(locks.path) if name.endswith(".lock")]
         _unlink(url, *(os.path.join(locks.path, name) for name in names))
     finally:

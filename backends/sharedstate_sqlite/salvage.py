@@ -11,9 +11,8 @@ Invariants:
     G1  no generation is given out twice: the floor rises above all that were
         seen, and where rows are lost by more than any row can have been written
     G2  nothing is changed before the copy is on the disk
-Crash: up to the retirement the damaged database is still the store.  From there
-to the new one's link, some milliseconds, `<database>.creating` and the copy are
-all there is.
+Crash: up to the retirement the damaged database is still the store; from there to
+the new one's link, some milliseconds, see `place`.
 """
 
 from __future__ import annotations
@@ -69,6 +68,8 @@ def repair(url: StoreUrl, copy_to: str | None = None) -> Repair:
 
 
 def _repair(url: str, path: str, mode: int, connection: Connection, copy: str) -> Repair:
+    if schema.is_retired(connection) and os.path.lexists(f"{path}.repaired"):
+        return _finish(url, path)
     try:
         connection.execute("PRAGMA cell_size_check=ON")
         connection.execute("PRAGMA trusted_schema=OFF")
@@ -95,6 +96,16 @@ def _repair(url: str, path: str, mode: int, connection: Connection, copy: str) -
         connection.rollback()
     named = tuple(sorted(key for key in lost if type(key) is str))
     return Repair(copy, len(rows), len(lost), named, (damage, *notes))
+
+
+def _finish(url: str, path: str) -> Repair:
+    place.finish_replacing(url, path)
+    connection = open_connection(path)
+    try:
+        _, kept = _damage(url, connection)
+    finally:
+        connection.close()
+    return Repair("", kept, notes=("a repair that was killed is finished; what was damaged is in the copy it kept",))
 
 
 def _require_ours(url: str, connection: Connection) -> None:

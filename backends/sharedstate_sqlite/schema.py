@@ -8,6 +8,8 @@ crashes isolated interpreters of several CPythons.  A test proves them equal.
 
 from __future__ import annotations
 
+from _sqlite3 import Error
+
 from sharedstate.errors import CorruptError, UnavailableError
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -36,6 +38,7 @@ APPLICATION_ID: Final = 0x73685374
 FORMAT_VERSION: Final = 1
 
 IDENTITY: Final = "SELECT application_id, user_version FROM pragma_application_id, pragma_user_version"
+_RETIRED: Final = "removed"
 TABLES: Final = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"
 
 # A trigger and not a second statement of ours: so a delete is one statement,
@@ -120,8 +123,16 @@ def require(url: str, identity: list[Any], tables: list[Any]) -> None:
         raise CorruptError(
             url=url,
             reason=f"the store's tables are not as they were created; it holds {', '.join(sorted(found)) or 'none'}",
-            advice="Undo what was added or changed; after a sharedstate.remove() that was killed, call it again.",
+            advice="Undo what was added or changed; after a remove(), or a repair, that was killed, call that again.",
         )
+
+
+def is_retired(connection: Connection) -> bool:
+    """Return whether this was a store, and was told that it is none any more; False if that cannot be read."""
+    try:
+        return any(name == _RETIRED for name, _ in connection.execute(TABLES))
+    except Error:
+        return False
 
 
 def retire(url: str, connection: Connection) -> None:
@@ -134,4 +145,4 @@ def retire(url: str, connection: Connection) -> None:
     if application_id != APPLICATION_ID:
         raise CorruptError(url=url, reason="this SQLite database is not a store", advice="It is left as found.")
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'entry'").fetchone():
-        connection.execute("ALTER TABLE entry RENAME TO removed")
+        connection.execute(f"ALTER TABLE entry RENAME TO {_RETIRED}")

@@ -44,6 +44,12 @@ SET_IF: Final = (  # value, expires_at, key, expected
     "UPDATE entry SET value = ?, generation = generation + 1, expires_at = ? "
     f"WHERE key = ? AND generation = ? AND {_LIVE_NOW}"
 )
+SET_IF_KEEPING: Final = (  # value, key, expected
+    f"UPDATE entry SET value = ?, generation = generation + 1 WHERE key = ? AND generation = ? AND {_LIVE_NOW}"
+)
+SET_KEEPING: Final = (  # value, key
+    "UPDATE entry SET value = ?, generation = generation + 1 WHERE key = ? RETURNING generation"
+)
 
 # key, initial + by, expires_at, by, least, greatest: the integers to which `by`
 # can be added, for SQLite would turn an overflow into a REAL.  No row comes back

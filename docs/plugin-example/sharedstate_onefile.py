@@ -18,7 +18,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sharedstate.backend import Backend, Lock, LockDirectory, Presence, PresenceFiles, check_ttl, open_private
 from sharedstate.errors import CapacityError, ClosedError, ConflictError, CorruptError, UnavailableError
-from sharedstate.model import ABSENT, Capabilities, Clock, Durability, Entry, LockRecord, Put, Scope, Sharer, Write
+from sharedstate.model import (
+    ABSENT,
+    KEEP,
+    Capabilities,
+    Clock,
+    Durability,
+    Entry,
+    Keep,
+    LockRecord,
+    Put,
+    Scope,
+    Sharer,
+    Write,
+)
 from sharedstate.values import check_key, decode, encode
 
 if TYPE_CHECKING:
@@ -105,10 +118,14 @@ class OneFileBackend(Backend):
                     raise ConflictError(key=key, expected=generation, found=found)
             for key in writes:
                 last += 1
-                entries.pop(key, None)
+                stored = entries.pop(key, None)
                 if key in packed:
                     value, ttl_s = packed[key]
-                    entries[key] = (value, last, None if ttl_s is None else self.now() + ttl_s)
+                    if ttl_s is KEEP:
+                        expires_at = stored and stored[2]
+                    else:
+                        expires_at = None if ttl_s is None else self.now() + ttl_s
+                    entries[key] = (value, last, expires_at)
             if writes:
                 self._save(last, entries)
         return {key: entries[key][1] if key in packed else ABSENT for key in writes}
@@ -191,8 +208,9 @@ class OneFileBackend(Backend):
             file.write(encode((last, entries)))
         os.replace(f"{self._path}.new", self._path)
 
-    def _pack(self, write: Put) -> tuple[bytes, float | None]:
-        check_ttl(write.ttl_s)
+    def _pack(self, write: Put) -> tuple[bytes, float | Keep | None]:
+        if write.ttl_s is not KEEP:
+            check_ttl(write.ttl_s)
         value = encode(write.value)
         if len(value) > CAPABILITIES.max_value_bytes:
             raise CapacityError(url=self.url, reason=f"a value of {len(value)} bytes", advice="Store it in parts.")

@@ -11,7 +11,8 @@ The promises, which `sharedstate.testing` proves of every backend:
     P2  Each verb on one key is linearizable within `capabilities.scope`.
     P3  `commit` is all or nothing and serializable, also after kill -9.
     P4  A key's generation only grows, also across delete, expiry and `clear`.
-    P5  From its deadline on, an entry is absent to every verb.
+    P5  From its deadline on, an entry is absent to every verb.  A write that keeps a
+        deadline (`KEEP`, `increment`) undoes no `touch`.
     P6  A refused write (an error other than `OutcomeUnknownError`) wrote nothing.
     P7  One handle serves any thread; after a fork the child may go on using it.
     P8  After `close` every verb raises `ClosedError`, and what is stored is unharmed.
@@ -25,7 +26,7 @@ from abc import ABC, abstractmethod
 
 from sharedstate.backend.waiting import Backoff, Deadline, check_ttl, clock_s
 from sharedstate.errors import ConflictError, CounterOverflowError, ValueTypeError
-from sharedstate.model import ABSENT, DELETE, Capabilities, Entry, LockRecord, Put, Sharer, Write
+from sharedstate.model import ABSENT, DELETE, KEEP, Capabilities, Entry, Keep, LockRecord, Put, Sharer, Write
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -173,8 +174,11 @@ class Backend(ABC):
                 return entry
         return None
 
-    def compare_and_set(self, key: str, value: Any, expected: int, ttl_s: float | None = None) -> int:
-        """Store `value` if `key` is at generation `expected`; return the new one."""
+    def compare_and_set(self, key: str, value: Any, expected: int, ttl_s: float | Keep | None = None) -> int:
+        """Store `value` if `key` is at generation `expected`; return the new one.
+
+        `ttl_s` may be `KEEP`, unless `expected` is `ABSENT`.
+        """
         return self.commit({key: Put(value, ttl_s)}, {key: expected})[key]
 
     def increment(
@@ -193,7 +197,7 @@ class Backend(ABC):
                 if entry is None:
                     self.commit({key: Put(total, ttl_s)}, {key: ABSENT})
                 else:
-                    self.commit({key: Put(total, self.remaining_s(entry))}, {key: entry.generation})
+                    self.commit({key: Put(total, KEEP)}, {key: entry.generation})
             except ConflictError:
                 backoff.sleep()
             else:
@@ -237,12 +241,6 @@ class Backend(ABC):
     def now(self) -> float:
         """Return the time, in seconds, on the clock that decides about expiry."""
         return clock_s(self.capabilities.clock)
-
-    def remaining_s(self, entry: Entry) -> float | None:
-        """Return the `ttl_s` that lets a new value expire when `entry` does; above 0 even if that is past."""
-        if entry.expires_at is None:
-            return None
-        return max(entry.expires_at - self.now(), 1e-6)
 
 
 def add_numbers(key: str, number: Any, by: Any) -> int | float:

@@ -12,7 +12,7 @@ import click
 from sharedstate import registry
 from sharedstate.backend.urls import parse_url
 from sharedstate.cli.stores import open_existing
-from sharedstate.errors import StateError
+from sharedstate.errors import StateError, redact
 from sharedstate.rendezvous import gather_crews
 from sharedstate.shortfalls import list_shortfalls
 
@@ -44,7 +44,7 @@ def who(url: str, as_json: bool) -> None:
     from rich.console import Console
 
     crews = gather_crews(sharers)
-    Console().print(_table(crews) if crews else f"{url}: nobody has it open just now")
+    Console().print(_table(crews) if crews else f"{redact(url)}: nobody has it open just now")
     for crew in crews:
         if crew.missing:
             click.echo(f"sharedstate: {_complaint(url, crew)}", err=True)
@@ -87,8 +87,8 @@ def _text(value: Any) -> Any:
 
 def _complaint(url: str, crew: Crew) -> str:
     return (
-        f"{url}: {crew.server} announces {crew.announced} processes, but only {crew.processes} share this store. "
-        "The others may have opened another name, run as another user, or see another directory."
+        f"{redact(url)}: {crew.server} announces {crew.announced} processes, but only {crew.processes} share this "
+        "store. The others may have opened another name, run as another user, or see another directory."
     )
 
 
@@ -155,7 +155,8 @@ def _examine(url: str) -> StoreReport:
 def _describe_shortfall(sharer: Sharer) -> str:
     facts = sharer.facts
     short = "; ".join(facts.get("shortfall", ()))
-    return f"{sharer.owner} of {facts.get('server') or 'a program'} has {facts.get('url')} open, though {short}."
+    url = redact(str(facts.get("url")))
+    return f"{sharer.owner} of {facts.get('server') or 'a program'} has {url} open, though {short}."
 
 
 def show_machine(as_json: bool) -> None:
@@ -175,7 +176,7 @@ def show_machine(as_json: bool) -> None:
     console.print(table)
     table = Table("store", "shared by", title="Stores that can be found", title_justify="left")
     for store in report.stores:
-        table.add_row(Text(store.url), Text(store.trouble or _summarise(store.crews)))
+        table.add_row(Text(redact(store.url)), Text(store.trouble or _summarise(store.crews)))
     console.print(table if report.stores else "No store was found; those named by a path are not listed.")
     for warning in report.warnings:
         console.print(Text(f"! {warning}", style="yellow"))
@@ -201,7 +202,7 @@ def _as_plain(report: MachineReport) -> dict[str, Any]:
         "backends": report.backends,
         "stores": [
             {
-                "url": store.url,
+                "url": redact(store.url),
                 "trouble": store.trouble,
                 "crews": [
                     {

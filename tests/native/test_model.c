@@ -159,11 +159,18 @@ static void accept_generation(int k, uint64_t generation)
 
 /* ---- one random step each ----------------------------------------------- */
 
+/* A new deadline, or, where an entry is expected, that which it has. */
+static uint64_t random_expiry_or_keep(uint64_t expected)
+{
+    bool may_keep = expected != SS_ANY && expected != SS_ABSENT;
+    return may_keep && next_random(&m.seed) % 2 == 0 ? SS_KEEP : random_expiry();
+}
+
 static void step_put(int k)
 {
     struct expectation x;
     struct ss_value v = random_value(&x);
-    uint64_t expires = random_expiry(), expected = random_expected(k), g;
+    uint64_t expected = random_expected(k), expires = random_expiry_or_keep(expected), before = m.at[k].expires, g;
     size_t length;
     char *key = key_of(k, &length);
 
@@ -177,7 +184,7 @@ static void step_put(int k)
     if (rc != SS_OK)
         return;
     m.at[k] = x;
-    m.at[k].expires = expires;
+    m.at[k].expires = expires == SS_KEEP ? before : expires;
     accept_generation(k, g);
 }
 
@@ -256,7 +263,8 @@ static void step_commit(int first)
                           : live(k)->is_present          ? m.at[k].generation
                                                          : SS_ABSENT;
         ops[i].value = random_value(&x[i]);
-        ops[i].expires_ns = x[i].expires = random_expiry();
+        ops[i].expires_ns = random_expiry_or_keep(ops[i].expected);
+        x[i].expires = ops[i].expires_ns == SS_KEEP ? m.at[k].expires : ops[i].expires_ns;
         all = all && matches(k, ops[i].expected);
     }
     int rc = ss_commit(m.r, ops, count, &culprit, SS_TRY);

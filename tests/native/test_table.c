@@ -197,6 +197,11 @@ static void touch_changes_the_expiry_and_not_the_generation(void)
     CHECK_EQ(e.generation, g);
     CHECK_OK(ss_increment(r, "k", 1, &one, &zero, 77, &e, SS_TRY));
     CHECK_EQ(e.expires_ns, later);
+    CHECK_OK(ss_put(r, "k", 1, &one, SS_KEEP, e.generation, &g, SS_TRY));
+    CHECK_EQ(ss_put(r, "k", 1, &one, SS_KEEP, SS_ANY, &g, SS_TRY), SS_INVALID); /* of what nobody has seen */
+    CHECK_EQ(ss_put(r, "k", 1, &one, SS_KEEP, SS_ABSENT, &g, SS_TRY), SS_INVALID);
+    CHECK_OK(ss_get(r, "k", 1, NULL, 0, &e, SS_TRY));
+    CHECK_EQ(e.expires_ns, later);
     CHECK_OK(put_int(r, "k", 2)); /* a set without expiry drops the old one */
     CHECK_OK(ss_get(r, "k", 1, NULL, 0, &e, SS_TRY));
     CHECK_EQ(e.expires_ns, 0);

@@ -267,20 +267,21 @@ def reuse_a_pid(url: str) -> int:
     dead = Child(own)
     assert dead.pid == _PID
     os.read(ready[0], 1)
-    owners = [sharer.owner for sharer in store.sharers() if sharer.owner.pid == _PID]
+    owners = [sharer for sharer in store.sharers() if sharer.owner.pid == _PID]
     assert owners, "the owner is not among the sharers"
     dead.kill()
     ticks = os.sysconf("SC_CLK_TCK")
-    while time.clock_gettime(time.CLOCK_BOOTTIME) * ticks < owners[0].started + 2:
+    while time.clock_gettime(time.CLOCK_BOOTTIME) * ticks < owners[0].owner.started + 2:
         time.sleep(0.005)  # by then a new process is a tick younger
     next_pid(_PID)
     heir = Child(signal.pause)
     assert heir.pid == _PID
     try:
-        assert not owners[0].is_alive(), "the heir of its pid passes for the owner"
+        assert not owners[0].owner.is_alive(), "the heir of its pid passes for the owner"
         # The last reference to a dead process's file may be that of another one, which looks into /proc.
         end, wait = Deadline(5), Backoff()
-        while any(sharer.owner.pid == _PID for sharer in store.sharers()):
+        # Not by its pid: the heir is a sharer too, for it was forked from one.
+        while {sharer.token for sharer in store.sharers()} & {sharer.token for sharer in owners}:
             assert not end.has_passed(), "the dead is among the sharers"
             wait.sleep(end)
         assert not any(found.held for found in store.locks()), "the dead holds a lock"

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,7 @@ from sharedstate.cli import main
 from sharedstate.opening import repair
 from sharedstate_file import compaction
 from sharedstate_file.head import Head
-from sharedstate_sqlite import schema
+from sharedstate_sqlite import place, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -259,6 +260,40 @@ def test_a_repair_that_dies_before_its_head_is_true_leaves_one_log(
     with sharedstate.open(file_url) as store:
         assert store["after"] == 1
         store.check()
+
+
+@pytest.mark.parametrize("calls", range(1, 8))
+def test_a_sqlite_repair_that_dies_amid_its_names_loses_nothing(
+    sqlite_url: str, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each of the steps by which the whole database takes the damaged one's place: no empty store is made."""
+    database = damage(sqlite_url)
+    steps = {"_give_name": place._give_name, "_unlink": place._unlink, "_link": place._link}
+    left = calls
+
+    def step(name: str, *arguments: Any) -> None:
+        nonlocal left
+        if name != "_unlink" or any("repaired" in str(each) or each == database for each in arguments):
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        steps[name](*arguments)
+
+    for name in steps:
+        monkeypatch.setattr(place, name, partial(step, name))
+    with pytest.raises(KeyboardInterrupt):
+        repair(sqlite_url)
+    monkeypatch.undo()
+
+    if calls == 4:  # retired, and still named
+        with pytest.raises(CorruptError, match="a repair, that was killed, call that again"):
+            sharedstate.open(sqlite_url)
+        assert "finished" in run(sqlite_url, "--repair").stdout
+    with sharedstate.open(sqlite_url) as store:
+        assert len(store) >= 399
+        store["new"] = 1
+    repaired = f"{database}.repaired"  # the last of the steps is to take this other name away
+    assert not os.path.exists(repaired) or os.path.samefile(repaired, database)
 
 
 def test_a_damaged_checkpoint_is_not_called_nothing(file_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

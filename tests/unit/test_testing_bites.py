@@ -52,6 +52,7 @@ _CLAIMS = {
     "HandOutTheObject": ["test_what_comes_out_is_the_callers"],
     "IncrementInTwoSteps": ["test_counter_loses_no_increment", "test_child_uses_the_inherited_handle"],
     "KeepTheDeadline": ["test_overwriting_ends_the_deadline"],
+    "KeepWhatWasRead": ["test_touch_amid_a_change_holds"],
     "LockOutlivesItsHolder": ["test_lock_of_a_dead_child_is_free", "test_end_of_the_object_releases"],
     "LockPerHandle": ["test_excludes_another_lock_object", "test_mutual_exclusion"],
     "NotShared": ["test_scope_is_what_it_says", "test_child_uses_the_inherited_handle"],
@@ -107,6 +108,7 @@ def _arguments_of(claim: str) -> dict[str, Any]:
     return {
         "test_value_comes_back_as_itself": {"index": VALUES.index((), 0)},
         "test_only_numbers_are_incremented": {"value": True},
+        "test_touch_amid_a_change_holds": {"ttl_s": None},
         "test_views_under_a_prefix": {"prefix": "a*"},
     }.get(claim, {})
 

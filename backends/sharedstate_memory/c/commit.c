@@ -14,7 +14,7 @@ struct change {
     PyObject *value;    /* likewise; NULL: the key is to go */
     struct item *fresh; /* ours; for a key that is not there, or NULL */
     double expires_at;
-    int is_encoded;
+    int is_encoded, keeps_deadline;
 };
 
 struct expectation {
@@ -33,11 +33,12 @@ static int read_changes(struct entries *self, PyObject *changes, struct change *
         if (what == Py_None)
             continue;
         if (!PyTuple_CheckExact(what) || PyTuple_GET_SIZE(what) != 3 || !is_scalar(PyTuple_GET_ITEM(what, 0))) {
-            PyErr_SetString(PyExc_TypeError, "a change is None, or a scalar, is it encoded, and its deadline");
+            PyErr_SetString(PyExc_TypeError, "a change is None, or a scalar, is it encoded, and its deadline or True to keep it");
             return -1;
         }
         change->value = PyTuple_GET_ITEM(what, 0);
         change->is_encoded = PyTuple_GET_ITEM(what, 1) == Py_True;
+        change->keeps_deadline = PyTuple_GET_ITEM(what, 2) == Py_True;
         change->expires_at = PyTuple_GET_ITEM(what, 2) == Py_None ? INFINITY : PyFloat_AsDouble(PyTuple_GET_ITEM(what, 2));
         if (change->expires_at == -1.0 && PyErr_Occurred())
             return -1;
@@ -94,6 +95,8 @@ static void apply_locked(struct entries *self, struct change *changes, Py_ssize_
 {
     for (Py_ssize_t i = 0; i < count; i++) {
         struct item *item = find_locked(self, changes[i].key);
+        if (changes[i].keeps_deadline) /* a placeholder has none */
+            changes[i].expires_at = item && item->generation ? item->expires_at : INFINITY;
         if (changes[i].value && item)
             fill_locked(self, item, changes[i].value, changes[i].is_encoded, changes[i].expires_at);
         else { /* a delete; or a write that lost its place meanwhile (M4's exception), as if that came after it */

@@ -218,7 +218,7 @@ int ss_put(struct ss_region *r, const void *key, size_t length, const struct ss_
     struct ss_found found;
     uint64_t hash;
 
-    if (!ss_value_is_valid(value))
+    if (!ss_value_is_valid(value) || !ss_may_keep(expires_ns, expected))
         return SS_INVALID;
     int rc = begin(r, key, length, wait, &hash, &h, &found);
     if (rc != SS_OK)
@@ -227,7 +227,7 @@ int ss_put(struct ss_region *r, const void *key, size_t length, const struct ss_
         ss_unlock(&h);
         return SS_MISMATCH;
     }
-    struct ss_head head = {.expires = expires_ns, .number = ss_value_number(value),
+    struct ss_head head = {.expires = ss_kept(&h, &found, expires_ns), .number = ss_value_number(value),
                            .meta = ss_meta(value->type, length, value->length)};
     rc = ss_entry_write(&h, hash, key, length, &found, &head, value->payload);
     if (rc == SS_OK) {

@@ -30,8 +30,9 @@ static int exec_module(PyObject *module)
     state->entry_type = (PyTypeObject *)PyObject_GetAttrString(model, "Entry");
     state->put_type = (PyTypeObject *)PyObject_GetAttrString(model, "Put");
     state->delete_mark = PyObject_GetAttrString(model, "DELETE");
+    state->keep_mark = PyObject_GetAttrString(model, "KEEP");
     if (!state->check_key || !state->check_ttl || !state->add_numbers || !state->entry_type || !state->put_type ||
-        !state->delete_mark)
+        !state->delete_mark || !state->keep_mark)
         goto done;
     if (!PyType_Check(state->entry_type) || !PyType_IsSubtype(state->entry_type, &PyTuple_Type) ||
         !PyType_Check(state->put_type) || !PyType_IsSubtype(state->put_type, &PyTuple_Type)) {
@@ -71,6 +72,7 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->entry_type);
     Py_VISIT(state->put_type);
     Py_VISIT(state->delete_mark);
+    Py_VISIT(state->keep_mark);
     return ss_codec_traverse(&state->codec, visit, arg);
 }
 
@@ -87,6 +89,7 @@ static int clear_module(PyObject *module)
     Py_CLEAR(state->entry_type);
     Py_CLEAR(state->put_type);
     Py_CLEAR(state->delete_mark);
+    Py_CLEAR(state->keep_mark);
     ss_codec_clear(&state->codec);
     return 0;
 }

@@ -239,6 +239,14 @@ int core_deadline(struct core_state *state, PyObject *ttl_s, uint64_t *expires_n
     return 0;
 }
 
+int core_deadline_or_keep(struct core_state *state, PyObject *ttl_s, uint64_t *expires_ns)
+{
+    if (ttl_s != state->keep_mark)
+        return core_deadline(state, ttl_s, expires_ns);
+    *expires_ns = SS_KEEP;
+    return 0;
+}
+
 int core_timeout(PyObject *timeout_s, uint64_t *timeout_ns)
 {
     *timeout_ns = UINT64_MAX;

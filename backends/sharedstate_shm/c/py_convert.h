@@ -25,6 +25,7 @@ struct core_state {
     PyTypeObject *entry_type; /* sharedstate.model.Entry, a tuple of three */
     PyTypeObject *put_type;   /* sharedstate.model.Put, a tuple of two */
     PyObject *delete_mark;    /* sharedstate.model.DELETE */
+    PyObject *keep_mark;      /* sharedstate.model.KEEP */
 };
 
 /* A Table: one handle on one region.  Immutable after open, but for `closed`. */
@@ -68,6 +69,9 @@ PyObject *core_entry(struct core_state *state, PyObject *value, const struct ss_
 /* Turn seconds to live (None, or above 0) into a deadline on the boot clock, 0
  * for never.  Returns 0, or -1 with ValueTypeError set. */
 int core_deadline(struct core_state *state, PyObject *ttl_s, uint64_t *expires_ns);
+
+/* The same, of a write that may also be told to KEEP what is there: SS_KEEP. */
+int core_deadline_or_keep(struct core_state *state, PyObject *ttl_s, uint64_t *expires_ns);
 
 /* Turn None (UINT64_MAX: for ever) or seconds into nanoseconds.  Returns 0 or -1. */
 int core_timeout(PyObject *timeout_s, uint64_t *timeout_ns);

@@ -145,6 +145,7 @@ struct ss_entry {
 #define SS_TRY UINT64_C(0)      /* wait: do not */
 #define SS_ABSENT UINT64_C(0)   /* expected generation: there must be no entry */
 #define SS_ANY UINT64_MAX       /* expected generation: whatever is there */
+#define SS_KEEP UINT64_MAX      /* expires_ns of a put that expects a generation: as it is at that moment */
 
 uint64_t ss_boottime_ns(void);  /* the clock of expires_ns */
 uint64_t ss_monotonic_ns(void); /* the clock of wait deadlines */
@@ -191,7 +192,7 @@ struct ss_op {
     bool existed;           /* out: a live entry was there */
 
     struct {                /* scratch of ss_commit() */
-        uint64_t hash, slot, old_block, new_block, old_expires;
+        uint64_t hash, slot, old_block, new_block, old_expires, expires;
         uint32_t stripe, next;
     } priv;
 };

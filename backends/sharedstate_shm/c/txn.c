@@ -56,7 +56,7 @@ static int accept(struct commit *c, size_t i)
 
     if (op->kind < SS_OP_CHECK || op->kind > SS_OP_DELETE || (size_t)op->key_length - 1 >= SS_KEY_MAX)
         return SS_INVALID;
-    if (op->kind == SS_OP_PUT && !ss_value_is_valid(&op->value))
+    if (op->kind == SS_OP_PUT && (!ss_value_is_valid(&op->value) || !ss_may_keep(op->expires_ns, op->expected)))
         return SS_INVALID;
     memset(&op->priv, 0, sizeof op->priv);
     op->priv.hash = ss_hash_bytes(op->key, op->key_length, c->r->seed);
@@ -169,6 +169,8 @@ static int check_expectations(struct commit *c, size_t *culprit)
             *culprit = i;
             return SS_MISMATCH;
         }
+        if (op->kind == SS_OP_PUT)
+            op->priv.expires = ss_kept(h, &found, op->expires_ns);
     }
     return SS_OK;
 }
@@ -239,7 +241,7 @@ static void fill_blocks(struct commit *c)
         if (op->kind != SS_OP_PUT)
             continue;
         op->generation = ss_table_next_generation(h);
-        const struct ss_head head = {.generation = op->generation, .expires = op->expires_ns, .number = ss_value_number(&op->value),
+        const struct ss_head head = {.generation = op->generation, .expires = op->priv.expires, .number = ss_value_number(&op->value),
                                      .meta = ss_meta(op->value.type, op->key_length, op->value.length)};
         ss_block_fill(h, op->priv.new_block, op->priv.hash, op->key, &head, op->value.payload);
     }
@@ -341,7 +343,7 @@ static void settle_accounts(struct commit *c)
     for (size_t i = 0; i < c->count; i++) {
         struct ss_op *op = &c->ops[i];
         struct ss_held *h = held_of(c, op);
-        uint64_t expires = op->kind == SS_OP_PUT ? op->expires_ns : 0;
+        uint64_t expires = op->kind == SS_OP_PUT ? op->priv.expires : 0;
         if (!changes_slot(op))
             continue;
         ss_add(&h->st->live, (uint64_t)(op->kind == SS_OP_PUT) - (uint64_t)(op->priv.old_block != 0));
@@ -427,7 +429,7 @@ static int commit_one(struct commit *c, size_t *culprit)
         return rc;
     if (op->kind == SS_OP_DELETE)
         return found.block != 0 ? ss_table_remove(h, &found) : SS_OK;
-    struct ss_head head = {.expires = op->expires_ns, .number = ss_value_number(&op->value),
+    struct ss_head head = {.expires = op->priv.expires, .number = ss_value_number(&op->value),
                            .meta = ss_meta(op->value.type, op->key_length, op->value.length)};
     rc = ss_entry_write(h, op->priv.hash, op->key, op->key_length, &found, &head, op->value.payload);
     op->generation = head.generation;

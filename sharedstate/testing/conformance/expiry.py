@@ -115,6 +115,31 @@ class ExpiryClaims(Claims):
 
     # --- Who keeps it, who ends it ----------------------------------------------
 
+    @pytest.mark.parametrize("ttl_s", [None, _LONGER_S], ids=["for ever", "longer"])
+    def test_touch_amid_a_change_holds(
+        self, store: Store, open_another: Callable[[], Store], ttl_s: float | None
+    ) -> None:
+        """update_with, and increment in a transaction, keep the deadline of a touch that came after they had read."""
+        other = open_another()
+
+        def touch_and_add(value: int) -> int:
+            other.touch("k", ttl_s)
+            return value + 1
+
+        def touch_and_increment(tx: Any) -> None:
+            tx.increment("k")
+            other.touch("k", ttl_s)
+
+        changes: tuple[Callable[[], Any], ...] = (
+            lambda: store.update_with("k", touch_and_add),
+            lambda: store.transact(touch_and_increment),
+        )
+        for change in changes:
+            store.set("k", 1, ttl_s=_LONG_S)
+            change()
+            assert store["k"] == 2
+            assert store.ttl("k") is None if ttl_s is None else _expires_in(store, "k", ttl_s)
+
     def test_overwriting_ends_the_deadline(self, store: Store) -> None:
         """set, compare_and_set, set_many, [] and a transaction's set without ttl_s: the new value never expires."""
         keys = ("set", "[]", "set_many", "update", "compare_and_set", "transaction")

@@ -8,7 +8,7 @@ import pytest
 
 from sharedstate import ABSENT, ClosedError, ConflictError
 from sharedstate.backend import Backend
-from sharedstate.model import DELETE, Put
+from sharedstate.model import DELETE, KEEP, Put
 from sharedstate.testing.conformance.support import PATIENCE_S, Claims, run_together
 
 if TYPE_CHECKING:
@@ -134,20 +134,28 @@ class PrimitiveClaims(Claims):
         woken, _ = run_together(lambda: backend.wait(token, PATIENCE_S), lambda: store.set("k", 3))
         assert woken
 
-    def test_remaining_time_is_the_entrys(self, backend: Backend) -> None:
-        """remaining_s is None for what never expires, and else what is left on the backend's clock."""
-        backend.set("k", 1, 1000.0)
-        backend.set("ever", 1)
-        entry, ever = backend.read("k"), backend.read("ever")
-        assert entry is not None
-        assert entry.expires_at is not None
-        assert ever is not None
+    @pytest.mark.parametrize("is_commit", [False, True], ids=["compare_and_set", "commit"])
+    def test_keep_is_what_the_entry_has_when_it_is_written(self, backend: Backend, is_commit: bool) -> None:
+        """A write with KEEP has the deadline of the entry in its place, to the bit, whatever was read before."""
+        backend.set("other", "x")
+        for value in (2, "a text", [1, 2]):
+            for ttl_s in (None, 50_000.0):
+                backend.set("k", 1, 1000.0)
+                entry = backend.read("k")
+                assert entry is not None
+                backend.touch("k", ttl_s)
+                touched = backend.read("k")
+                assert touched is not None
 
-        left_s = backend.remaining_s(entry)
+                if is_commit:
+                    backend.commit({"k": Put(value, KEEP), "other": Put(value)}, {"k": entry.generation})
+                else:
+                    backend.compare_and_set("k", value, entry.generation, KEEP)
 
-        assert left_s is not None
-        assert 0 < left_s <= entry.expires_at - backend.now() + 60
-        assert backend.remaining_s(ever) is None
+                after = backend.read("k")
+                assert after is not None
+                assert (after.value, after.expires_at) == (value, touched.expires_at)
+                assert after.generation > entry.generation
 
     def test_closed_backend_says_so(self, backend: Backend, open_another: Callable[[], Store]) -> None:
         """After close each primitive raises ClosedError, and the store is unharmed."""

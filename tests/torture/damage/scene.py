@@ -97,7 +97,7 @@ def make_scenes(path: str, patch: pytest.MonkeyPatch, seed: int) -> list[Scene]:
     """Write a history of two logs of at least `LOG_BYTES` each; return its scenes."""
     dice = random.Random(seed)
     scenes: list[Scene] = []
-    floor = LOG_BYTES * 7 // 8  # of dead bytes; with the live ones the log is longer
+    floor = LOG_BYTES  # of dead bytes; with the live ones the log is longer
     patch.setattr(compaction, "FLOOR_BYTES", floor)
     patch.setattr(handle, "FLOOR_BYTES", floor)
     patch.setattr(compaction, "_FRAME_BYTES", LOG_BYTES // 16)

@@ -4,7 +4,7 @@
     R2  Generations grow with each write: also across delete, expiry and eviction, also those nobody was told.
     R3  From its deadline on an entry is absent to every verb, and until then it is there.  A deadline lies `ttl_s`
         after some moment of the call that set it, give or take `slack_ns`.
-    R4  Who keeps a deadline (increment, update_with) may move it by as long as the call took, never more.
+    R4  Who keeps a deadline (increment, update_with) moves it by nothing, and undoes no touch.
     R5  Where the store evicts, an entry may vanish at any moment.  It never comes back by itself.
     R6  What was refused (any error but OutcomeUnknownError) changed nothing.
 
@@ -131,12 +131,9 @@ def _put(  # noqa: PLR0917
     return State(frozen(value), told, least, op.called_ns + ttl_ns - rules.slack_ns, until_ns, state.floor_ns)
 
 
-def _put_kept(state: State, value: Any, op: Operation, rules: Rules) -> State:
+def _put_kept(state: State, value: Any) -> State:
     """Write what expires as the entry before it does."""
-    until_ns = state.dies_until_ns
-    if until_ns != NEVER_NS:
-        until_ns = NEVER_NS if op.returned_ns is None else until_ns + (op.returned_ns - op.called_ns) + rules.slack_ns
-    return State(frozen(value), ABSENT, state.least + 1, state.dies_from_ns, until_ns, state.floor_ns)
+    return state._replace(value=frozen(value), generation=ABSENT, least=state.least + 1)
 
 
 def _at(state: State, generation: int) -> State | None:
@@ -242,7 +239,7 @@ def _increment(state: State, op: Operation, rules: Rules) -> State | None:
     if type(state.value) is not int:
         return state if is_unknown(op) or op.result == (REFUSED, "ValueTypeError") else None
     total = state.value + by
-    return _put_kept(state, total, op, rules) if is_unknown(op) or op.result == total else None
+    return _put_kept(state, total) if is_unknown(op) or op.result == total else None
 
 
 def _update_with(state: State, op: Operation, rules: Rules) -> State | None:
@@ -250,7 +247,7 @@ def _update_with(state: State, op: Operation, rules: Rules) -> State | None:
     total = (state.value if type(state.value) is int else 0) + op.argument
     if not is_unknown(op) and op.result != total:
         return None
-    return _put(state, total, None, op, rules) if state.value is MISSING else _put_kept(state, total, op, rules)
+    return _put(state, total, None, op, rules) if state.value is MISSING else _put_kept(state, total)
 
 
 def _compare_and_set(state: State, op: Operation, rules: Rules) -> State | None:

@@ -14,7 +14,7 @@ from sharedstate_onefile import CAPABILITIES, OneFileBackend, discover, remove
 
 from sharedstate.backend import Lock, Presence, add_numbers
 from sharedstate.errors import ConflictError
-from sharedstate.model import ABSENT, DELETE, Entry, Owner, Put, Sharer
+from sharedstate.model import ABSENT, DELETE, KEEP, Entry, Owner, Put, Sharer
 from sharedstate.values import check_key
 
 if TYPE_CHECKING:
@@ -39,6 +39,12 @@ def _let_others_in() -> None:
     time.sleep(0.0005)
 
 
+def _remaining_s(backend: OneFileBackend, entry: Entry | None) -> float | None:
+    if entry is None or entry.expires_at is None:
+        return None
+    return max(entry.expires_at - backend.now(), 1e-6)
+
+
 class IncrementInTwoSteps(OneFileBackend):
     """Another increment can come between the read and the write."""
 
@@ -48,7 +54,7 @@ class IncrementInTwoSteps(OneFileBackend):
         entry = self.read(key)
         total = add_numbers(key, initial if entry is None else entry.value, by)
         _let_others_in()
-        self.set(key, total, ttl_s if entry is None else self.remaining_s(entry))
+        self.set(key, total, ttl_s if entry is None else _remaining_s(self, entry))
         return total
 
 
@@ -161,7 +167,24 @@ class KeepTheDeadline(OneFileBackend):
 
     def set(self, key: str, value: Any, ttl_s: float | None = None) -> None:
         entry = self.read(key)
-        super().set(key, value, self.remaining_s(entry) if entry is not None and ttl_s is None else ttl_s)
+        super().set(key, value, _remaining_s(self, entry) if ttl_s is None else ttl_s)
+
+
+class KeepWhatWasRead(OneFileBackend):
+    """A write that keeps the deadline keeps that of the latest read: a touch since then is undone."""
+
+    def read(self, key: str) -> Entry | None:
+        entry = super().read(key)
+        self._known = {**getattr(self, "_known", {}), key: entry}
+        return entry
+
+    def commit(self, writes: Mapping[str, Write], expected: Mapping[str, int] = {}) -> dict[str, int]:
+        kept = {
+            key: Put(write.value, _remaining_s(self, self._known[key]))
+            for key, write in writes.items()
+            if isinstance(write, Put) and write.ttl_s is KEEP
+        }
+        return super().commit({**writes, **kept}, expected)
 
 
 class ProlongTheWindow(OneFileBackend):
