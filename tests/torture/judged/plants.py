@@ -9,7 +9,7 @@ import os
 import time
 
 from sharedstate.backend.locks import FileLock
-from sharedstate.model import DELETE, MISSING
+from sharedstate.model import DELETE, KEEP, MISSING, Put
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,6 +95,11 @@ def _skew_writes(store: Any) -> None:
     )
 
 
+def _alone(write: Any) -> Any:
+    """Return the write without a deadline to keep, for which one must know the entry."""
+    return Put(write.value) if isinstance(write, Put) and write.ttl_s is KEEP else write
+
+
 def _commit_in_parts(store: Any) -> None:
     """`commit` writes one key after another."""
     commit = store._backend.commit
@@ -105,7 +110,7 @@ def _commit_in_parts(store: Any) -> None:
         commit({}, expected) if expected else None
         generations = {}
         for key, write in writes.items():
-            generations.update(commit({key: write}))
+            generations.update(commit({key: _alone(write)}))
             _linger()
         return generations
 
@@ -122,7 +127,7 @@ def _keep_what_was_refused(store: Any) -> None:
         except Exception:
             for key, write in [*writes.items()][:1]:
                 if write is not DELETE:
-                    commit({key: write})
+                    commit({key: _alone(write)})
             raise
 
     store._backend.commit = leaky

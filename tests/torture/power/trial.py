@@ -62,7 +62,7 @@ def accept_loss(outcome: Outcome, url: str) -> bool:
     """Do what a CorruptError advises, and return whether it advised anything that a program can do."""
     if not outcome.is_damage:
         return False
-    if "sharedstate.remove() that was killed, call it again" in outcome.error:
+    if "after a remove(), or a repair, that was killed, call that again" in outcome.error:
         try:
             sharedstate.remove(url)
         except StateError:

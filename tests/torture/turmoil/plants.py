@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 
+from sharedstate.model import Put
+
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +33,8 @@ def _commit_key_by_key(store: Store) -> None:
         commit({}, expected)
         generations = {}
         for key, write in writes.items():
-            generations.update(commit({key: write}, {}))
+            alone = Put(write.value) if isinstance(write, Put) else write  # to keep a deadline, one must know the entry
+            generations.update(commit({key: alone}, {}))
         return generations
 
     store._backend.commit = commit_key_by_key  # type: ignore[method-assign]
