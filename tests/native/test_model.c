@@ -313,7 +313,7 @@ static void run_model(uint64_t size, uint32_t nstripes, uint32_t flags, uint64_t
     memset(&m, 0, sizeof m);
     m.r = new_region(size, nstripes, flags);
     m.seed = seed;
-    m.large_one_in = size < 4 * MIB ? 3 : 30;
+    m.large_one_in = size < 4 * MIB ? 2 : 30;
     m.may_evict = flags & SS_EVICT;
     for (long i = 0; i < steps; i++) {
         uint64_t draw = next_random(&m.seed);
