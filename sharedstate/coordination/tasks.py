@@ -3,7 +3,8 @@
     K1  Of all callers one gets a task; a task whose owner is present is never
         claimed, however slow it is.
     K2  A task whose owner died, or that was released, or that raised with
-        attempts left, can be claimed at once.
+        attempts left, can be claimed at once: none is passed over because
+        a claim of one who is gone was there first.
     K3  Nobody's late write counts: see T1.
     K4  A task is in the journal until it has finished, so it is begun at least
         once; with its effects in `finish` it has them exactly once.
@@ -256,13 +257,17 @@ class Tasks:
     # --- Claiming -----------------------------------------------------------
 
     def _try_claim(self, task_id: str, living: Living) -> Task | None:
-        entry = self._store.read(self._journal.key(task_id))
-        if entry is None:
-            return None
-        found = self._journal.parse(task_id, entry.value)
-        if self._journal.status(found, living) not in CLAIMABLE:
-            return None
-        return self._try_begin(task_id, found, entry.generation)
+        while True:
+            entry = self._store.read(self._journal.key(task_id))
+            if entry is None:
+                return None
+            found = self._journal.parse(task_id, entry.value)
+            if self._journal.status(found, living) not in CLAIMABLE:
+                return None
+            task = self._try_begin(task_id, found, entry.generation)
+            if task is not None:
+                return task
+            # Another's write came between, and that one may be gone already: who has it now?
 
     def _try_begin(self, task_id: str, found: dict[str, Any], generation: int) -> Task | None:
         claim = Claim(self._store)
@@ -270,7 +275,7 @@ class Tasks:
         try:
             token = self._store.compare_and_set(self._journal.key(task_id), entry, generation)
         except ConflictError:
-            return None  # somebody else has it, or it has ended (C3)
+            return None  # somebody was faster, and may have it, or it has ended (C3)
         return Task(
             journal=self._journal,
             task_id=task_id,

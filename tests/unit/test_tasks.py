@@ -467,6 +467,34 @@ def test_a_task_that_was_dropped_is_free_to_its_own_interpreter(open_any: Callab
         assert (task.state, task.attempt) == (1, 2)
 
 
+@pytest.mark.parametrize("how", ["claim", "claim of it", "resume"])
+def test_a_claim_of_one_who_is_gone_passes_nothing_over(
+    open_any: Callable[[], Store], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """K2: another claimed it between the look and the claim, and has ended (as a killed writer that others help)."""
+    store = open_any()
+    tasks = _running(store)
+    tasks.add("a", "payload")
+    writes: list[int] = []
+
+    def come_between(*arguments: Any) -> int:
+        monkeypatch.undo()
+        writes.append(_running(store).run("a").token)  # and its claim ends with that object
+        return store.compare_and_set(*arguments)
+
+    monkeypatch.setattr(store, "compare_and_set", come_between)
+    if how == "resume":
+        assert [outcome.status for outcome in tasks.resume(lambda _: None)] == ["finished"]
+    else:
+        task = tasks.claim("a" if "of it" in how else None)
+        assert task is not None
+        assert (task.id, task.payload, task.attempt) == ("a", "payload", 2)
+        assert [task.token > token for token in writes] == [True]
+        task.finish()
+    assert len(writes) == 1
+    assert tasks.count() == 0
+
+
 def test_a_forked_child_is_another_owner(open_shared: Callable[[], Store]) -> None:
     """It can neither write for its parent's task nor claim it; leaving the block there raises and ends nothing."""
     store = open_shared()
