@@ -23,6 +23,7 @@ from sharedstate.backend import (
     StoreUrl,
     add_numbers,
     check_ttl,
+    keeps_deadline,
     translate_os_error,
 )
 from sharedstate.errors import (
@@ -275,7 +276,7 @@ class FileBackend(Handle, Backend):
                 reason=f"a transaction of more than {CAPABILITIES.max_transaction_keys} keys",
                 advice="Split it.",
             )
-        operations = [self._operation(key, write) for key, write in writes.items()]
+        operations = [self._operation(key, write, expected.get(key, ABSENT)) for key, write in writes.items()]
         keeping = [operation for operation in operations if len(operation) == 3 and operation[1] is KEEP]
         if not operations:
             with self._writers.index():  # one state of the index is one point in time
@@ -346,11 +347,13 @@ class FileBackend(Handle, Backend):
 
         self._run(body)
 
-    def _operation(self, key: str, write: Write) -> list[Any]:
+    def _operation(self, key: str, write: Write, expected: int) -> list[Any]:
         if not isinstance(write, Put):
             return [key]
         until = write.ttl_s
-        return [key, until if until is None or until is KEEP else _deadline(until), self._encode(write.value)]
+        if until is not None and not keeps_deadline(until, expected):
+            until = _deadline(until)
+        return [key, until, self._encode(write.value)]
 
     def _encode(self, value: Any) -> bytes:
         encoded = encode(value)

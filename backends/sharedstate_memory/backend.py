@@ -22,9 +22,9 @@ import time
 from _thread import TIMEOUT_MAX, LockType, allocate_lock
 from _weakref import ref
 
-from sharedstate.backend import Backend, Deadline, Lock, Mutex, Presence, check_ttl, new_sharer
+from sharedstate.backend import Backend, Deadline, Lock, Mutex, Presence, check_ttl, keeps_deadline, new_sharer
 from sharedstate.errors import ClosedError, CorruptError, UnavailableError
-from sharedstate.model import ABSENT, DELETE, KEEP, Entry, LockRecord, Owner, Sharer
+from sharedstate.model import ABSENT, DELETE, Entry, LockRecord, Owner, Sharer
 from sharedstate.values import check_key, decode, encode
 from sharedstate_memory.offer import CAPABILITIES
 
@@ -207,7 +207,9 @@ class MemoryBackend(Backend):
         for key in (*writes, *expected):
             check_key(key)
         entries = self._open_table().entries
-        changes = {key: None if write is DELETE else _pack(write) for key, write in writes.items()}
+        changes = {
+            key: None if write is DELETE else _pack(write, expected.get(key, ABSENT)) for key, write in writes.items()
+        }
         first = entries.commit(changes, dict(expected))
         if first is None:
             _refuse(self.url, True)
@@ -368,11 +370,11 @@ def _deadline(ttl_s: float | None) -> float | None:
     return None if ttl_s is None else _now() + ttl_s
 
 
-def _pack(write: Put) -> Change:
+def _pack(write: Put, expected: int) -> Change:
     encoded = encode(write.value)  # refuses what no backend could keep
     is_encoded = type(write.value) not in _SCALARS
-    until = write.ttl_s
-    return encoded if is_encoded else write.value, is_encoded, True if until is KEEP else _deadline(until)
+    until = True if keeps_deadline(write.ttl_s, expected) else _deadline(write.ttl_s)
+    return encoded if is_encoded else write.value, is_encoded, until
 
 
 def _refuse(url: str, is_removed: bool) -> NoReturn:

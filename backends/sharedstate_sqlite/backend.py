@@ -20,7 +20,16 @@ import os
 from _sqlite3 import sqlite_version
 from time import time
 
-from sharedstate.backend import Backend, Lock, LockDirectory, Presence, PresenceFiles, add_numbers, check_ttl
+from sharedstate.backend import (
+    Backend,
+    Lock,
+    LockDirectory,
+    Presence,
+    PresenceFiles,
+    add_numbers,
+    check_ttl,
+    keeps_deadline,
+)
 from sharedstate.errors import CapacityError, ConflictError, CorruptError, KeyFormatError, StateError
 from sharedstate.model import (
     ABSENT,
@@ -176,7 +185,8 @@ class SqliteBackend(Backend):
     def compare_and_set(self, key: str, value: Any, expected: int, ttl_s: float | Keep | None = None) -> int:
         """Store `value` if `key` is at generation `expected`; return the new one."""
         check_key(key)
-        cell, expires_at = pack(self.url, value), KEEP if ttl_s is KEEP else _deadline(ttl_s)
+        expires_at = KEEP if keeps_deadline(ttl_s, expected) else _deadline(ttl_s)
+        cell = pack(self.url, value)
         if expected == ABSENT:
             row = self._run(sql.ADD_RETURNING, (key, cell, expires_at))
             generation = row and row[0]
@@ -261,7 +271,7 @@ class SqliteBackend(Backend):
             )
         packed = {
             key: (pack(self.url, write.value), key)
-            if write.ttl_s is KEEP
+            if keeps_deadline(write.ttl_s, expected.get(key, ABSENT))
             else (key, pack(self.url, write.value), _deadline(write.ttl_s))
             for key, write in writes.items()
             if isinstance(write, Put)

@@ -16,7 +16,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from sharedstate.backend import Backend, Lock, LockDirectory, Presence, PresenceFiles, check_ttl, open_private
+from sharedstate.backend import (
+    Backend,
+    Lock,
+    LockDirectory,
+    Presence,
+    PresenceFiles,
+    check_ttl,
+    keeps_deadline,
+    open_private,
+)
 from sharedstate.errors import CapacityError, ClosedError, ConflictError, CorruptError, UnavailableError
 from sharedstate.model import (
     ABSENT,
@@ -109,7 +118,9 @@ class OneFileBackend(Backend):
     def commit(self, writes: Mapping[str, Write], expected: Mapping[str, int] = {}) -> dict[str, int]:
         """Apply all of `writes` if every key of `expected` is at that generation."""
         self._check_size({**writes, **expected})
-        packed = {key: self._pack(write) for key, write in writes.items() if isinstance(write, Put)}
+        packed = {
+            key: self._pack(write, expected.get(key, ABSENT)) for key, write in writes.items() if isinstance(write, Put)
+        }
         with self._writing():
             last, entries = self._load()
             for key, generation in expected.items():
@@ -208,8 +219,8 @@ class OneFileBackend(Backend):
             file.write(encode((last, entries)))
         os.replace(f"{self._path}.new", self._path)
 
-    def _pack(self, write: Put) -> tuple[bytes, float | Keep | None]:
-        if write.ttl_s is not KEEP:
+    def _pack(self, write: Put, expected: int) -> tuple[bytes, float | Keep | None]:
+        if not keeps_deadline(write.ttl_s, expected):
             check_ttl(write.ttl_s)
         value = encode(write.value)
         if len(value) > CAPABILITIES.max_value_bytes:

@@ -9,7 +9,7 @@ from sharedstate.backend.mutexes import Mutex
 from sharedstate.backend.places import state_directory
 from sharedstate.backend.presence import Presence, PresenceFiles, new_sharer
 from sharedstate.backend.urls import StoreUrl, format_size, parse_url
-from sharedstate.backend.waiting import MAX_TTL_S, Backoff, Deadline, check_ttl, clock_s
+from sharedstate.backend.waiting import MAX_TTL_S, Backoff, Deadline, check_ttl, clock_s, keeps_deadline
 
 __all__ = [
     "BELL_BYTES",
@@ -34,6 +34,7 @@ __all__ = [
     "format_size",
     "has_name",
     "keep_on_fork",
+    "keeps_deadline",
     "make_directory",
     "new_sharer",
     "open_private",

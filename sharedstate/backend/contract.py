@@ -177,7 +177,7 @@ class Backend(ABC):
     def compare_and_set(self, key: str, value: Any, expected: int, ttl_s: float | Keep | None = None) -> int:
         """Store `value` if `key` is at generation `expected`; return the new one.
 
-        `ttl_s` may be `KEEP`, unless `expected` is `ABSENT`.
+        `ttl_s` may be `KEEP`, unless `expected` is `ABSENT` (`ValueTypeError`).
         """
         return self.commit({key: Put(value, ttl_s)}, {key: expected})[key]
 

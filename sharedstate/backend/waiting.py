@@ -11,13 +11,17 @@ import time
 from _thread import TIMEOUT_MAX
 
 from sharedstate.errors import LockTimeoutError, ValueTypeError
-from sharedstate.model import Clock
+from sharedstate.model import ABSENT, KEEP, Clock
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["MAX_TTL_S", "Backoff", "Deadline", "check_ttl", "clock_s"]
+    from typing_extensions import TypeIs
+
+    from sharedstate.model import Keep
+
+__all__ = ["MAX_TTL_S", "Backoff", "Deadline", "check_ttl", "clock_s", "keeps_deadline"]
 
 MAX_TTL_S: Final = 1e9
 """About 31 years; keeps every deadline exact to the microsecond in a float and far from overflow in ns."""
@@ -43,6 +47,21 @@ def check_ttl(ttl_s: float | None) -> None:
         raise ValueTypeError(
             path="ttl_s", found=repr(ttl_s), advice=f"Give seconds above 0 and up to {MAX_TTL_S:g}, or None for ever."
         )
+
+
+def keeps_deadline(ttl_s: float | Keep | None, expected: int) -> TypeIs[Keep]:
+    """Return whether a write is to keep the deadline of the entry that it expects at a generation.
+
+    Raises:
+        ValueTypeError: it is, but expects none; nothing was written.
+    """
+    if ttl_s is not KEEP:
+        return False
+    if expected == ABSENT:
+        raise ValueTypeError(
+            path="ttl_s", found="KEEP", advice="Expect the generation of the entry, or give seconds, or None for ever."
+        )
+    return True
 
 
 class Deadline:

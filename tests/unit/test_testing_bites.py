@@ -53,6 +53,7 @@ _CLAIMS = {
     "IncrementInTwoSteps": ["test_counter_loses_no_increment", "test_child_uses_the_inherited_handle"],
     "KeepTheDeadline": ["test_overwriting_ends_the_deadline"],
     "KeepWhatWasRead": ["test_touch_amid_a_change_holds"],
+    "KeepWhatIsNotThere": ["test_keep_is_refused_where_no_generation_is_expected"],
     "LockOutlivesItsHolder": ["test_lock_of_a_dead_child_is_free", "test_end_of_the_object_releases"],
     "LockPerHandle": ["test_excludes_another_lock_object", "test_mutual_exclusion"],
     "NotShared": ["test_scope_is_what_it_says", "test_child_uses_the_inherited_handle"],

@@ -239,9 +239,9 @@ int core_deadline(struct core_state *state, PyObject *ttl_s, uint64_t *expires_n
     return 0;
 }
 
-int core_deadline_or_keep(struct core_state *state, PyObject *ttl_s, uint64_t *expires_ns)
+int core_deadline_or_keep(struct core_state *state, PyObject *ttl_s, uint64_t expected, uint64_t *expires_ns)
 {
-    if (ttl_s != state->keep_mark)
+    if (ttl_s != state->keep_mark || expected == SS_ANY || expected == SS_ABSENT)
         return core_deadline(state, ttl_s, expires_ns);
     *expires_ns = SS_KEEP;
     return 0;

@@ -70,8 +70,8 @@ PyObject *core_entry(struct core_state *state, PyObject *value, const struct ss_
  * for never.  Returns 0, or -1 with ValueTypeError set. */
 int core_deadline(struct core_state *state, PyObject *ttl_s, uint64_t *expires_ns);
 
-/* The same, of a write that may also be told to KEEP what is there: SS_KEEP. */
-int core_deadline_or_keep(struct core_state *state, PyObject *ttl_s, uint64_t *expires_ns);
+/* The same, of a write that may also be told to KEEP what is there: SS_KEEP, if it expects a generation. */
+int core_deadline_or_keep(struct core_state *state, PyObject *ttl_s, uint64_t expected, uint64_t *expires_ns);
 
 /* Turn None (UINT64_MAX: for ever) or seconds into nanoseconds.  Returns 0 or -1. */
 int core_timeout(PyObject *timeout_s, uint64_t *timeout_ns);

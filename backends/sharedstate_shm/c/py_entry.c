@@ -159,7 +159,7 @@ static int put(struct table *self, PyObject *key, PyObject *value, PyObject *ttl
     if (!is_open(self) || core_key(self->state, key, &bytes, &length) < 0)
         return status;
     ss_buffer_init(&buffer);
-    if (core_value(self->state, value, &buffer, &described) == 0 && core_deadline_or_keep(self->state, ttl_s, &expires_ns) == 0) {
+    if (core_value(self->state, value, &buffer, &described) == 0 && core_deadline_or_keep(self->state, ttl_s, expected, &expires_ns) == 0) {
         core_settle(&described, &buffer);
         ATTEMPT(status, self, ss_put(self->region, bytes, length, &described, expires_ns, expected, generation, wait));
     }

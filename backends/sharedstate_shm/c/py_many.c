@@ -27,7 +27,7 @@ static int commit_put(struct table *self, struct commit *commit, struct ss_op *o
     op->kind = SS_OP_PUT;
     if (core_value(self->state, PyTuple_GET_ITEM(write, 0), &commit->buffer, &op->value) < 0)
         return -1;
-    return core_deadline_or_keep(self->state, PyTuple_GET_ITEM(write, 1), &op->expires_ns);
+    return core_deadline_or_keep(self->state, PyTuple_GET_ITEM(write, 1), op->expected, &op->expires_ns);
 }
 
 /* Append an operation on `key`; `write` NULL: a check.  Returns 0 or -1. */

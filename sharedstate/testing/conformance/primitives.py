@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sharedstate import ABSENT, ClosedError, ConflictError
+from sharedstate import ABSENT, ClosedError, ConflictError, ValueTypeError
 from sharedstate.backend import Backend
 from sharedstate.model import DELETE, KEEP, Put
 from sharedstate.testing.conformance.support import PATIENCE_S, Claims, run_together
@@ -156,6 +156,22 @@ class PrimitiveClaims(Claims):
                 assert after is not None
                 assert (after.value, after.expires_at) == (value, touched.expires_at)
                 assert after.generation > entry.generation
+
+    def test_keep_is_refused_where_no_generation_is_expected(self, backend: Backend) -> None:
+        """There is no entry whose deadline it could be: ValueTypeError, whether the key is there or not."""
+        for key in ("k", "missing"):
+            backend.set("k", 1, 1000.0)
+            before = backend.read("k")
+            for write in (
+                lambda key=key: backend.commit({key: Put(2, KEEP)}),
+                lambda key=key: backend.commit({key: Put(2, KEEP), "other": Put(2)}, {key: ABSENT}),
+                lambda key=key: backend.compare_and_set(key, 2, ABSENT, KEEP),
+            ):
+                with pytest.raises(ValueTypeError):
+                    write()
+
+                assert backend.read("k") == before
+                assert backend.keys() == ["k"]
 
     def test_closed_backend_says_so(self, backend: Backend, open_another: Callable[[], Store]) -> None:
         """After close each primitive raises ClosedError, and the store is unharmed."""

@@ -187,6 +187,18 @@ class KeepWhatWasRead(OneFileBackend):
         return super().commit({**writes, **kept}, expected)
 
 
+class KeepWhatIsNotThere(OneFileBackend):
+    """A write that is to keep the deadline of an entry that nobody expects lives for ever."""
+
+    def commit(self, writes: Mapping[str, Write], expected: Mapping[str, int] = {}) -> dict[str, int]:
+        ruled = {
+            key: Put(write.value)
+            for key, write in writes.items()
+            if isinstance(write, Put) and write.ttl_s is KEEP and not expected.get(key)
+        }
+        return super().commit({**writes, **ruled}, expected)
+
+
 class ProlongTheWindow(OneFileBackend):
     """Each increment starts the time to live anew."""
 
