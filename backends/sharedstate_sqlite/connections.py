@@ -14,14 +14,13 @@ Invariants: C1 to C4, in `sessions`.
 from __future__ import annotations
 
 import os
-from _sqlite3 import Error
 from _weakrefset import WeakSet
 from time import monotonic, monotonic_ns
 
 from sharedstate.backend import Backoff, Deadline, fork_epoch
 from sharedstate.errors import ClosedError, UnavailableError
 from sharedstate_sqlite import place
-from sharedstate_sqlite.faults import is_busy, translate
+from sharedstate_sqlite.faults import FAULTS, is_busy, translate
 from sharedstate_sqlite.sessions import (
     Session,
     first_row,
@@ -34,6 +33,7 @@ from sharedstate_sqlite.sessions import (
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
+    from _sqlite3 import Error
     from collections.abc import Callable
     from sqlite3 import Connection, Cursor
     from typing import Any, Final, NoReturn, SupportsIndex, TypeVar
@@ -101,7 +101,7 @@ class Pool:
         session = self.take()
         try:
             return fetch(session.execute(statement, parameters))
-        except Error as error:
+        except FAULTS as error:
             if not is_busy(error):
                 raise self.explain(error, statement) from error
         except BaseException:
@@ -120,7 +120,7 @@ class Pool:
             session = self.take()
             try:
                 return fetch(session.execute(statement, parameters))
-            except Error as error:
+            except FAULTS as error:
                 if not is_busy(error):
                     raise self.explain(error, statement) from error
             except BaseException:
@@ -149,7 +149,7 @@ class Pool:
                 statement = "COMMIT"
                 result = body(session.connection)
                 session.execute(statement)
-            except Error as error:
+            except FAULTS as error:
                 if statement == "COMMIT" or not is_busy(error):
                     raise self.explain(error, statement) from error
             else:
@@ -169,7 +169,7 @@ class Pool:
             session = self.take()
             try:
                 body(session.connection)
-            except Error as error:
+            except FAULTS as error:
                 if not is_busy(error):
                     raise self.explain(error, "SELECT") from error
             else:
@@ -182,7 +182,7 @@ class Pool:
         with no_fork():
             self.drain()
 
-    def explain(self, error: Error, statement: str) -> Exception:
+    def explain(self, error: Error | UnicodeDecodeError, statement: str) -> Exception:
         """Return the error of ours; that the store was removed, if that is why."""
         try:
             self.require_present()
@@ -222,7 +222,7 @@ class Pool:
         while True:
             try:
                 return self._connect()
-            except Error as error:
+            except FAULTS as error:
                 if not is_busy(error):
                     raise self.explain(error, "SELECT") from error
             if deadline.has_passed():
@@ -299,7 +299,7 @@ class Pool:
         serial = self._watchers
         try:
             (version,) = session.execute("PRAGMA data_version").fetchone()
-        except Error as error:
+        except FAULTS as error:
             if not is_busy(error):
                 raise self.explain(error, "PRAGMA") from error
             version = -1

@@ -7,6 +7,7 @@ ends here: it becomes another try, or `LockTimeoutError`.
 from __future__ import annotations
 
 import os
+from _sqlite3 import Error
 
 from sharedstate.backend import advise_on_denial, parse_url
 from sharedstate.errors import (
@@ -21,10 +22,12 @@ from sharedstate.errors import (
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from sqlite3 import Error
     from typing import Final
 
-__all__ = ["code_of", "is_busy", "is_damage", "translate"]
+__all__ = ["FAULTS", "code_of", "is_busy", "is_damage", "translate"]
+
+FAULTS: Final = (Error, UnicodeDecodeError)
+"""What a statement may raise: SQLite quotes a damaged schema, which Python cannot read where it is no UTF-8."""
 
 # sqlite3.h; Python's module has these names too, but not all of them in 3.11.
 _ERROR: Final = 1
@@ -44,13 +47,13 @@ _AUTH: Final = 23
 _NOTADB: Final = 26
 
 
-def code_of(error: Error) -> int | None:
+def code_of(error: Error | UnicodeDecodeError) -> int | None:
     """Return SQLite's primary result code, None if Python raised `error` by itself."""
     extended = getattr(error, "sqlite_errorcode", None)
     return None if extended is None else extended & 0xFF
 
 
-def is_busy(error: Error) -> bool:
+def is_busy(error: Error | UnicodeDecodeError) -> bool:
     """Return whether another connection was in the way, so that trying again may work.
 
     PROTOCOL is the same for a reader that lost many races for the WAL's index.
@@ -58,12 +61,12 @@ def is_busy(error: Error) -> bool:
     return code_of(error) in {_BUSY, _LOCKED, _PROTOCOL}
 
 
-def is_damage(error: Error) -> bool:
+def is_damage(error: Error | UnicodeDecodeError) -> bool:
     """Return whether pages of a database, that is one, are damaged."""
-    return code_of(error) == _CORRUPT
+    return code_of(error) == _CORRUPT or isinstance(error, UnicodeDecodeError)
 
 
-def translate(url: str, error: Error, is_writing: bool) -> StateError:
+def translate(url: str, error: Error | UnicodeDecodeError, is_writing: bool) -> StateError:
     """Return the error of ours that tells what SQLite's means for the caller."""
     code = code_of(error)
     reason = str(error)
@@ -93,5 +96,5 @@ def translate(url: str, error: Error, is_writing: bool) -> StateError:
     return UnavailableError(url=url, reason=f"{reason} ({_name_of(error)})", advice="Mend that and try again.")
 
 
-def _name_of(error: Error) -> str:
+def _name_of(error: Error | UnicodeDecodeError) -> str:
     return getattr(error, "sqlite_errorname", "no SQLite code")

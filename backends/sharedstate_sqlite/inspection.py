@@ -7,13 +7,12 @@ connection of ours: left to itself it may pick another SQLite library
 
 from __future__ import annotations
 
-from _sqlite3 import Error
 from contextlib import contextmanager  # here it may: nothing that opens a store imports this module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sharedstate_sqlite import place, schema
 from sharedstate_sqlite.cells import unpack
-from sharedstate_sqlite.faults import translate
+from sharedstate_sqlite.faults import FAULTS, translate
 from sharedstate_sqlite.sessions import no_fork, open_connection
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def _database(url: str, path: str) -> Generator[Database, None, None]:
         connection = open_connection(path, 5.0)
         try:
             yield Database(connection)
-        except Error as error:
+        except FAULTS as error:
             raise translate(url, error, is_writing=False) from error
         finally:
             connection.close()

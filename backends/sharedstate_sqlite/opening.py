@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from _sqlite3 import Error, sqlite_version
+from _sqlite3 import sqlite_version
 
 from sharedstate.backend import StoreUrl
 from sharedstate.errors import BackendMissingError
 from sharedstate_sqlite import place, schema
 from sharedstate_sqlite.backend import SqliteBackend
 from sharedstate_sqlite.connections import Pool
-from sharedstate_sqlite.faults import translate
+from sharedstate_sqlite.faults import FAULTS, translate
 from sharedstate_sqlite.sessions import no_fork, open_connection
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -87,5 +87,5 @@ def remove(url: StoreUrl) -> None:
     try:
         with no_fork():
             place.remove(text, path, timeout_s, lambda name: open_connection(name, timeout_s))
-    except Error as error:
+    except FAULTS as error:
         raise translate(text, error, is_writing=True) from error

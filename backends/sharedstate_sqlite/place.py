@@ -20,12 +20,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from _sqlite3 import Error
 
 from sharedstate.backend import LockDirectory, make_directory, open_private, translate_os_error
 from sharedstate.errors import CorruptError, LockLostError, StoreAccessError, UnavailableError
 from sharedstate_sqlite import schema
-from sharedstate_sqlite.faults import is_damage, translate
+from sharedstate_sqlite.faults import FAULTS, is_damage, translate
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -222,7 +221,7 @@ def replace(url: str, path: str, unborn: str, connection: Connection) -> bool:
     try:
         schema.retire(url, connection)
         connection.execute("COMMIT")
-    except Error as error:
+    except FAULTS as error:
         if not is_damage(error):
             raise translate(url, error, is_writing=True) from error
         is_retired = False
@@ -278,7 +277,7 @@ def remove(url: str, path: str, timeout_s: float, connect: Callable[[str], Conne
             connection = connect(path)
             try:
                 schema.retire(url, connection)
-            except Error as error:
+            except FAULTS as error:
                 if not is_damage(error):
                     raise translate(url, error, is_writing=True) from error
             finally:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import stat
-from _sqlite3 import Connection, Error
 from time import sleep
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -31,11 +30,13 @@ from sharedstate.model import ABSENT
 from sharedstate_sqlite import place, schema
 from sharedstate_sqlite.cells import MAX_INTEGER, check_row
 from sharedstate_sqlite.connections import LOOK_EVERY_S
-from sharedstate_sqlite.faults import is_busy, is_damage, translate
+from sharedstate_sqlite.faults import FAULTS, is_busy, is_damage, translate
 from sharedstate_sqlite.opening import read_url
 from sharedstate_sqlite.sessions import no_fork, open_connection
 
 if TYPE_CHECKING:
+    from _sqlite3 import Connection
+
     from sharedstate.backend import StoreUrl
 
 __all__ = ["repair"]
@@ -61,7 +62,7 @@ def repair(url: StoreUrl, copy_to: str | None = None) -> Repair:
         connection = open_connection(path, timeout_s)
         try:
             return _repair(text, path, mode, connection, copy_to or copy_name(path))
-        except Error as error:
+        except FAULTS as error:
             raise translate(text, error, is_writing=True) from error
         finally:
             connection.close()
@@ -75,7 +76,7 @@ def _repair(url: str, path: str, mode: int, connection: Connection, copy: str) -
         connection.execute("PRAGMA trusted_schema=OFF")
         _require_ours(url, connection)
         damage, kept = _damage(url, connection)
-    except Error as error:
+    except FAULTS as error:
         if is_busy(error):
             raise
         raise CorruptError(url=url, reason=f"{error}: nothing in it is certain") from error
@@ -133,7 +134,7 @@ def _damage(url: str, connection: Connection) -> tuple[str, int]:
             count += 1
     except CorruptError as error:
         return error.reason, 0
-    except Error as error:
+    except FAULTS as error:
         if is_busy(error):
             raise
         return f"Q1: {error}", 0
@@ -154,7 +155,7 @@ def _copy(url: str, connection: Connection, path: str, copy: str, mode: int) -> 
         try:
             connection.backup(target)
             target.execute("PRAGMA journal_mode=DELETE").fetchone()  # one file, whatever is beside it
-        except Error as error:
+        except FAULTS as error:
             if not is_damage(error):  # no room, or a lock that lasts
                 raise translate(url, error, is_writing=True) from error
         finally:
@@ -224,7 +225,7 @@ def _take(
     try:
         for row in connection.execute(statement, parameters):
             found.setdefault(row[0], row)
-    except Error:
+    except FAULTS:
         return False
     return True
 
@@ -232,7 +233,7 @@ def _take(
 def _take_keys(connection: Connection, keys: dict[int, Any]) -> bool:
     try:
         keys.update((rowid, key) for key, rowid in connection.execute(_INDEX))
-    except Error:
+    except FAULTS:
         return False
     return True
 
@@ -246,7 +247,7 @@ def _floor(connection: Connection, generations: list[int], is_leaping: bool) -> 
                 break
         else:
             is_leaping = True
-    except Error:
+    except FAULTS:
         is_leaping = True
     return min(floor + _LEAP * is_leaping, MAX_INTEGER // 2)
 

@@ -8,9 +8,8 @@ crashes isolated interpreters of several CPythons.  A test proves them equal.
 
 from __future__ import annotations
 
-from _sqlite3 import Error
-
 from sharedstate.errors import CorruptError, UnavailableError
+from sharedstate_sqlite.faults import FAULTS
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ def is_retired(connection: Connection) -> bool:
     """Return whether this was a store, and was told that it is none any more; False if that cannot be read."""
     try:
         return any(name == _RETIRED for name, _ in connection.execute(TABLES))
-    except Error:
+    except FAULTS:
         return False
 
 

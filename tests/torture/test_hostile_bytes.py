@@ -210,8 +210,9 @@ def change_payloads(payloads: list[bytes], changes: list[tuple[int, str, int, by
         elif how == "number":
             changed.insert(i, encode([at]))
         else:
-            generation = outcome_of(lambda i=i: decode(changed[i])[0])
-            changed[i] = encode([generation if isinstance(generation, int) else 0, *operations])
+            frame = outcome_of(lambda i=i: decode(changed[i]))
+            is_frame = isinstance(frame, list) and frame and isinstance(frame[0], int)
+            changed[i] = encode([frame[0] if is_frame else 0, *operations])
     return changed
 
 

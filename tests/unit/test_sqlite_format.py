@@ -410,3 +410,32 @@ def test_a_network_file_system_is_refused(path, monkeypatch) -> None:
         sharedstate.open(f"sqlite:{path}")
 
     assert not os.path.exists(path)
+
+
+def test_a_schema_that_is_no_text_is_refused_as_damage(path) -> None:
+    """One byte of the schema's text is no UTF-8 any more: a StateError from opening and from repair, wherever it is.
+
+    SQLite quotes the schema in its message, and Python raises UnicodeDecodeError in place of SQLite's error.
+    """
+    with sharedstate.open(f"sqlite:{path}") as store:
+        store["k"] = 1
+    with open(path, "rb") as file:
+        whole = file.read()
+    refusals = set()
+
+    for at in range(whole.index(b"CREATE"), 4096, 4):  # the rest of the first page, a few bytes of each word
+        with open(path, "wb") as file:
+            file.write(whole[:at] + b"\x80" + whole[at + 1 :])
+        for act in (sharedstate.open, sharedstate.opening.repair):
+            try:
+                found = act(f"sqlite:{path}")
+            except sharedstate.StateError as error:
+                refusals.add(type(error))
+            else:
+                if isinstance(found, sharedstate.Store):
+                    found.close()
+        for name in os.listdir(os.path.dirname(path)):
+            if os.path.isfile(left := os.path.join(os.path.dirname(path), name)):
+                os.unlink(left)
+
+    assert sharedstate.CorruptError in refusals

@@ -57,7 +57,8 @@ static inline int ss_table_view(const struct ss_region *r, uint32_t stripe, uint
 /* Does the block at `offset` fit into the heap, by its own account? */
 static inline bool ss_block_is_sound(const struct ss_region *r, uint64_t offset, uint64_t heap_end, uint64_t *meta)
 {
-    if (offset < r->at.heap || offset % 16 != 0 || offset + sizeof(struct ss_block) > heap_end)
+    /* No sum of what may be anything: it could wrap around. */
+    if (offset < r->at.heap || offset % 16 != 0 || offset >= heap_end || heap_end - offset < sizeof(struct ss_block))
         return false;
     *meta = ss_load(&ss_block_at(r, offset)->meta);
     size_t key_length = ss_meta_key_length(*meta);

@@ -164,7 +164,7 @@ def _explains(  # noqa: C901, PLR0912  a verb after another
             generation = op.result if op.verb == "compare_and_set" and is_told else 0
             deadline = None if writes[1] is None else _deadline(op, writes[1])
             if op.verb == "increment" and held is not None:
-                deadline = _kept(op, held.deadline)
+                deadline = held.deadline  # as it stands at that moment, to the bit
             held = _Version(writes[0], generation, deadline)
             versions.append(held)
     return _grow(versions) and (not is_leased or _in_time(order, versions))
@@ -188,12 +188,6 @@ def _grow(versions: Sequence[_Version]) -> bool:
 def _deadline(op: Operation, ttl_s: float) -> tuple[int, int]:
     ttl_ns = int(ttl_s * 1e9)
     return op.called_ns + ttl_ns, 2**63 if op.returned_ns is None else op.returned_ns + ttl_ns
-
-
-def _kept(op: Operation, deadline: tuple[int, int] | None) -> tuple[int, int] | None:
-    if deadline is None:
-        return None
-    return deadline[0], 2**63 if op.returned_ns is None else deadline[1] + op.returned_ns - op.called_ns
 
 
 def _in_time(order: Sequence[Operation], versions: Sequence[_Version]) -> bool:
