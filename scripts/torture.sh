@@ -43,7 +43,7 @@ done) &
 teller=$!
 printf '%s\n' $begin_with $others | setsid xargs -P 2 -I NAME bash -c 'experiment NAME' &
 lanes=$!
-trap 'kill "$teller" -- "-$lanes" 2>/dev/null || :' EXIT # of an interrupted campaign too
+trap 'kill -- "$teller" "-$lanes" 2>/dev/null || :' EXIT # of an interrupted campaign too
 
 status=0
 wait "$lanes" || status=1
