@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -52,7 +53,8 @@ def make_table(report: dict[str, Any]) -> str:
         f"| {row['experiment']} | {row['subject']} | {_words(row['figures'])} | {row['bad']} |"
         for row in report["rows"]
     ]
-    return "\n".join([*lines, "", f"{report['minutes']} minutes on {report['machine']}, {report['date']}."])
+    what = f"Of revision {report['revision']}: " if report["revision"] else ""
+    return "\n".join([*lines, "", f"{what}{report['minutes']} minutes on {report['machine']}, {report['date']}."])
 
 
 def _words(figures: dict[str, float]) -> str:
@@ -70,6 +72,15 @@ def replace_table(text: str, table: str) -> str:
     if not begin or not end:
         raise ValueError(f"there is no {_BEGIN} followed by {_END} in the document")
     return f"{before}{begin}\n{table}\n{end}{after}"
+
+
+def _revision() -> str:
+    """Return what git calls this tree, "" if it is none of git's."""
+    asked = ["git", "-C", _ROOT, "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
@@ -100,6 +111,7 @@ def main() -> int:
             "minutes": round((time.time() - begun) / 60),
             "machine": f"{os.cpu_count()} cores, Linux {platform.release()}, CPython {platform.python_version()}",
             "date": time.strftime("%Y-%m-%d"),
+            "revision": _revision(),
         }
         with open(DOCUMENT, encoding="utf-8") as file:
             text = replace_table(file.read(), make_table(report))
