@@ -27,6 +27,8 @@ import pytest
 
 import sharedstate
 from campaign import record, scale
+from hardship.children import in_child
+from hardship.kernel import CLONE_NEWNS, mount_small, unshare
 from sharedstate import ConflictError, CorruptError, StateError, registry, values
 from sharedstate.backend import files, parse_url
 from sharedstate.errors import redact
@@ -275,24 +277,30 @@ ESCAPES: Final = (
 
 @pytest.mark.parametrize("name", ESCAPES, ids=lambda name: repr(name[:12]))
 def test_no_name_leads_out_of_its_place(name: str, tmp_path: Any) -> None:
-    """N3: of a region, of a lock, and a sharer's token."""
-    before = set(os.listdir("/dev/shm")), set(os.listdir("/etc"))
-    with pytest.raises(StateError):
-        sharedstate.open(f"shm://{name}?x")
-    with pytest.raises(StateError):
-        sharedstate.open(f"shm://{name}")
-    with sharedstate.open(f"file:{tmp_path}/store") as store:
-        try:
-            with store.lock(name):
-                inside = {entry.name for entry in os.scandir(tmp_path / "store" / "locks")}
-            assert any(entry.endswith(".lock") for entry in inside)
-        except StateError:
-            pass
-        assert not store._backend.is_present(name)
-        store.check()
-    assert os.listdir(tmp_path) == ["store"]
-    assert set(os.listdir(tmp_path / "store")) == {"lock", "head", "log-1", "locks"}
-    assert (set(os.listdir("/dev/shm")) - before[0], set(os.listdir("/etc"))) == (set(), before[1])
+    """N3: of a region, of a lock, and a sharer's token.  In a /dev/shm of its own: others use the machine's."""
+
+    def body() -> None:
+        unshare(CLONE_NEWNS)
+        mount_small("/dev/shm", 2**20)
+        before = set(os.listdir("/etc"))
+        with pytest.raises(StateError):
+            sharedstate.open(f"shm://{name}?x")
+        with pytest.raises(StateError):
+            sharedstate.open(f"shm://{name}")
+        with sharedstate.open(f"file:{tmp_path}/store") as store:
+            try:
+                with store.lock(name):
+                    inside = {entry.name for entry in os.scandir(tmp_path / "store" / "locks")}
+                assert any(entry.endswith(".lock") for entry in inside)
+            except StateError:
+                pass
+            assert not store._backend.is_present(name)
+            store.check()
+        assert os.listdir(tmp_path) == ["store"]
+        assert set(os.listdir(tmp_path / "store")) == {"lock", "head", "log-1", "locks"}
+        assert (os.listdir("/dev/shm"), set(os.listdir("/etc"))) == ([], before)
+
+    in_child(body)
 
 
 def test_a_path_with_dots_is_that_path(tmp_path: Any) -> None:
