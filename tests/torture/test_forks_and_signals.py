@@ -28,7 +28,7 @@ import sharedstate
 from campaign import record, scale
 from hardship.children import Child, ChildDiedError, ChildFailedError, fork, in_child
 from hardship.kernel import stop
-from sharedstate import LockTimeoutError
+from sharedstate import ABSENT, LockTimeoutError
 from sharedstate.backend import Backoff, Deadline
 from sharedstate.model import Put
 from sharedstate.probe.interpreters import LEGACY, run_in_interpreter
@@ -318,8 +318,7 @@ def interrupt_a_wait(url: str, hold: Callable[[Any], object], wait: Callable[[An
             return "" if done else "another thread is locked out"
 
     waiting = Child(waiter)
-    while not in_child(lambda: sharedstate.open(url).get("count", 0)):
-        time.sleep(0.005)
+    assert in_child(lambda: sharedstate.open(url).wait_for_change("count", ABSENT, timeout_s=60)) != ABSENT
     wait_until_asleep(waiting.pid)
     holding = Child(holder)
     os.read(ready[0], 1)
