@@ -51,7 +51,7 @@ from sharedstate_file.handle import Handle
 from sharedstate_file.head import Head, length_of, number_of
 from sharedstate_file.index import entry_of, is_same, live_bytes, load, value_of
 from sharedstate_file.offer import CAPABILITIES
-from sharedstate_file.place import Place, StoreLocks
+from sharedstate_file.place import COMPACTION_LOCK, Place, StoreLocks
 from sharedstate_file.recovery import attach, finish_removal
 from sharedstate_file.writers import WriterLock
 
@@ -396,7 +396,7 @@ class FileBackend(Handle, Backend):
     def locks(self) -> list[LockRecord]:
         """Return what each lock says of itself."""
         self._catch_up()
-        return self._locks.records()
+        return [record for record in self._locks.records() if record.name != COMPACTION_LOCK]
 
     def announce(self, facts: Mapping[str, Any]) -> Presence:
         """Make the caller one of the sharers."""

@@ -39,10 +39,10 @@ from sharedstate.errors import (
     UnavailableError,
 )
 from sharedstate.values import encode
-from sharedstate_file.compaction import FLOOR_BYTES, compact, due_at
-from sharedstate_file.durability import SharedSync
+from sharedstate_file.compaction import FLOOR_BYTES, LITTLE_BYTES, Draft, due_at
+from sharedstate_file.durability import SharedSync, sync_log
 from sharedstate_file.head import ALL_ONES, LENGTH_MASK, REMOVED, Head, length_of, number_of, word_of
-from sharedstate_file.index import LOCATED, apply, follow, live_bytes, load, replay
+from sharedstate_file.index import apply, follow, live_bytes, load, replay
 from sharedstate_file.log import FRAME_BYTES, MAX_PAYLOAD_BYTES, Log
 from sharedstate_file.recovery import mend
 
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 __all__ = ["Handle"]
 
 _TRIES: Final = 100
+_ROUNDS: Final = 8  # of copying while others write on: they may be as fast
 _NOWHERE: Final = (0, 0)  # a mark in no log
 
 
@@ -102,6 +103,7 @@ class Handle:
         self._disk = SharedSync(place.url, head) if is_synced else None
         self._words: memoryview | _Closed = head.words
         self._compactions_failed = 0
+        self._is_due = False  # whether a writer came to a length of log at which compaction may pay
         self._entries: Entries
         self._log: Log
         self._walked: Entries | None = None  # those that a call of this handle is amid
@@ -207,11 +209,14 @@ class Handle:
             OutcomeUnknownError: it could not be synced.
         """
         if self._disk is None:
-            return self._writers.run(body)
-        if self._disk.is_doubtful(self._log):
-            self._writers.run(self._renew)
-        result = self._writers.run(body)
-        self._disk.wait(self._log, self._mark[0])  # which other threads may have moved on, never back
+            result = self._writers.run(body)
+        else:
+            if self._disk.is_doubtful(self._log):
+                self._writers.run(self._renew)
+            result = self._writers.run(body)
+            self._disk.wait(self._log, self._mark[0])  # which other threads may have moved on, never back
+        if self._is_due:
+            self._consider_compaction()
         return result
 
     def _renew(self) -> None:
@@ -219,7 +224,7 @@ class Handle:
         self._refresh()
         if self._head.is_doubtful(self._log.number):
             try:
-                self._compact(_now())
+                self._start_anew(_now())
             except OSError as error:
                 if isinstance(error, StateError):
                     raise
@@ -249,6 +254,7 @@ class Handle:
                 self._head.store(due)
                 self._catch_up()
             self._place.drop_logs(keep=number_of(due))
+            self._place.drop_copy_of_the_dead()
         except FileNotFoundError as error:
             raise CorruptError(url=self.url, reason=f"{error.filename} is missing") from error
         except OSError as error:
@@ -280,38 +286,88 @@ class Handle:
         self._mark = (word, generation + len(operations))
         self._seen = word
         if stop > self._due_at:
-            self._consider_compaction()
+            self._is_due = True
         return generation
+
+    # --- Compaction ---------------------------------------------------------
 
     def _consider_compaction(self) -> None:
         """Compact if that pays; the write that led here is done, and must not be reported as refused."""
-        length, now = length_of(self._mark[0]), _now()
-        self._due_at = length + FLOOR_BYTES  # unless the next lines come to know better
+        self._is_due = False
         try:
-            _, live = live_bytes(self._entries, now)
-            self._due_at = due_at(length, live)
-            if length >= self._due_at:
-                self._due_at = length + FLOOR_BYTES
-                self._compact(now)
+            if not self._pays():
+                return
+            turn = self._place.compactors_lock()
+            if not turn.try_acquire():
+                return  # somebody is at it
+            try:
+                self._compact()
+            finally:
+                turn.release()
         except Exception:  # noqa: BLE001  no room, no descriptor, no memory: the log only goes on growing for a while
             self._compactions_failed += 1
 
-    def _compact(self, now: float) -> None:
+    def _pays(self) -> bool:
+        """Return whether enough of the log is dead; if not, `_due_at` says when it may be."""
+        with self._writers.index():
+            log, (word, generation) = self._log, self._mark
+            _, live = live_bytes(self._entries, _now())
+        length = length_of(word)
+        self._due_at = due_at(length, live)
+        if length < self._due_at or generation == log.base:  # V2: the new log's base is to be greater
+            return False
+        self._due_at = length + FLOOR_BYTES  # unless it comes to an end
+        return True
+
+    def _compact(self) -> None:
+        """Go on with a new log; others write on meanwhile, but for a moment at the end."""
+        with self._writers.index():
+            entries, log, (word, generation) = self._entries.copy(), self._log, self._mark
+        draft = Draft(self._place, self._place.copy, entries, generation, _now())
+        try:
+            draft.sync()
+            for _ in range(_ROUNDS):
+                last = self._words[0]
+                if number_of(last) != log.number or last - word <= LITTLE_BYTES:
+                    break
+                draft.copy(log, length_of(word), length_of(last))
+                draft.sync()
+                word = last
+            sync_log(self._head, log)  # most of what `succeed` would have others wait for
+            self._writers.run(lambda: self._succeed(draft, entries, log, word))
+        finally:
+            draft.discard()
+
+    def _succeed(self, draft: Draft, snapshot: Entries, log: Log, copied: int) -> None:
+        """Copy what is left, and go on with the draft; inside the writers' section."""
+        self._refresh()
+        if self._log is not log or not draft.is_named():
+            return  # somebody had to start anew
+        entries = self._entries
+        word, generation = self._mark
+        draft.copy(log, length_of(copied), length_of(word))
+        heirs_word = draft.succeed(self._head, log, word, generation)
+        if self._entries is not entries:
+            return  # closed meanwhile, or a read that interrupted this one has read the new log
+        if not draft.is_alike:
+            self._mark, self._seen = _NOWHERE, 0  # who next reads or writes reads the new log
+            return
+        # What is known is what was written, so nobody need read it.
+        for key in draft.expired:
+            if entries.get(key) is snapshot[key]:
+                del entries[key]
+        self._enter_log(draft.log, heirs_word, generation)
+
+    def _start_anew(self, now: float) -> None:
+        """Go on with a new log, made while all others wait: after one that the disk refused."""
         word, generation = self._mark
         entries = self._entries
         if isinstance(entries, _ClosedEntries):
             return  # by a signal handler, amid this write: they say nothing of the store
-        heir, heirs_word = compact(
-            self._place, self._head, self._log, word=word, generation=generation, entries=entries, now=now
-        )
-        if self._entries is not entries:
-            return  # closed meanwhile, or a read that interrupted this one has read the new log
-        if any(stored[1] == LOCATED for stored in entries.values()):
-            self._catch_up()  # for their new places: those in the old log would keep all of it on the disk
-            return
-        # What is known is what was written, so this writer, for whom all others
-        # wait, need not read it.  A new dict, since somebody may be walking the old one.
-        self._entries = {
-            key: stored for key, stored in entries.items() if (expires_at := stored[3]) is None or expires_at > now
-        }
-        self._enter_log(heir, heirs_word, generation + 1)
+        draft = Draft(self._place, self._place.draft, entries, generation + 1, now)
+        try:
+            draft.succeed(self._head, self._log, word, generation)
+        finally:
+            draft.discard()
+        if self._entries is entries:
+            self._catch_up()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOCATED",
+    "LOCATED_FROM",
     "apply",
     "encoding_of",
     "entry_of",
@@ -59,7 +60,8 @@ PLAIN: Final = 0  # the value itself, which nobody can change
 ENCODED: Final = 1  # its encoding, decoded at each get
 LOCATED: Final = 2  # where its encoding stands in the log
 
-_LOCATED_FROM: Final = 16 * 1024
+LOCATED_FROM: Final = 16 * 1024
+"""Larger values stay in the log."""
 _ENTRY_BYTES: Final = 24  # of a frame, around the key and the value
 
 # The encodings that begin so are containers and extensions (tuple, datetime).
@@ -141,7 +143,7 @@ def apply(entries: Entries, operations: list[Any], generation: int, log: Log, en
             else:
                 encoded = operation[-1]
                 size = len(encoded)
-                if size > _LOCATED_FROM:
+                if size > LOCATED_FROM:
                     ends = ends or _ends(operations, end)
                     place = (log, ends[id(operation)] - size, size, crc32(encoded))
                     entries[key] = (place, LOCATED, own, expires_at, size)

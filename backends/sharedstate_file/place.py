@@ -3,8 +3,9 @@
     lock          whose flock the writers hold, one at a time; never removed before the store
     head          which log is current, and how much of it counts
     log-<n>       the entries
-    log-draft     a log in the making
-    locks/        the named locks
+    log-draft     a log in the making, while nobody else writes
+    log-copy      one that is made while others write on
+    locks/        the named locks; and `.lock`, which who compacts holds
 
 Whatever else lies there is somebody's, and is left alone; but no store is begun
 in a directory that holds such things.
@@ -22,8 +23,11 @@ TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["Place", "StoreLocks", "read_text", "remove_file"]
+    from sharedstate.backend.locks import FileLock
 
+__all__ = ["COMPACTION_LOCK", "Place", "StoreLocks", "read_text", "remove_file"]
+
+COMPACTION_LOCK: Final = ""
 _LOG: Final = "log-"
 _TRIES: Final = 20
 
@@ -45,7 +49,7 @@ class Place:
         timeout_s: how long a writer waits for its turn.
     """
 
-    __slots__ = ("draft", "head", "lock", "locks", "mode", "path", "timeout_s", "url")
+    __slots__ = ("copy", "draft", "head", "lock", "locks", "mode", "path", "timeout_s", "url")
 
     def __init__(self, url: str, path: str, mode: int, timeout_s: float) -> None:
         self.url = url
@@ -56,6 +60,7 @@ class Place:
         self.locks = os.path.join(path, "locks")
         self.head = os.path.join(path, "head")
         self.draft = os.path.join(path, "log-draft")
+        self.copy = os.path.join(path, "log-copy")
 
     def log(self, number: int) -> str:
         """Return the path of log `number`."""
@@ -157,6 +162,18 @@ class Place:
                 os.fsync(fd)
             finally:
                 os.close(fd)
+
+    def compactors_lock(self) -> FileLock:
+        """Return the lock of who compacts: of a name that no caller's lock can have."""
+        return StoreLocks(self).lock(COMPACTION_LOCK)
+
+    def drop_copy_of_the_dead(self) -> None:
+        """Remove what a killed compactor left."""
+        if os.path.lexists(self.copy):
+            lock = self.compactors_lock()
+            if lock.try_acquire():
+                remove_file(self.copy)
+                lock.release()
 
     # --- Removing -------------------------------------------------------------
 

@@ -9,7 +9,8 @@ Invariants:
         then renamed
     V2  of several logs the one with the least base is the oldest; an end frame
         in it names the one that goes on; a log that none names is an
-        unfinished compaction, and holds nothing but a copy
+        unfinished compaction, and holds nothing but a copy: no generation that
+        the oldest one has not reached
     V3  only the last write may be torn: a damaged frame before a whole one is
         never cut, since what follows it was acknowledged; nor is a frame of the
         checkpoint, by V1
@@ -147,17 +148,19 @@ def _derive(place: Place, numbers: list[int]) -> int:
     logs = {number: place.open_log(number) for number in numbers}
     log = min(logs.values(), key=lambda candidate: candidate.base)
     seen = [log.number]
-    end, _, successor = survey(log, LOG_HEADER_BYTES, log.base)
+    end, generation, successor = survey(log, LOG_HEADER_BYTES, log.base)
     while successor:
         if successor in seen or successor not in logs:
             reason = f"{log.path} is followed by log-{successor}, which is missing"
             raise CorruptError(url=place.url, reason=reason)
         log = logs[successor]
         seen.append(log.number)
-        end, _, successor = survey(log, LOG_HEADER_BYTES, log.base)
+        end, generation, successor = survey(log, LOG_HEADER_BYTES, log.base)
     for other in logs.values():
         # V2: losing a log that holds more than a copy would be a guess.
-        if other.number not in seen and survey(other, LOG_HEADER_BYTES, other.base)[1] != other.base:
+        if other.number in seen:
+            continue
+        if survey(other, LOG_HEADER_BYTES, other.base)[1] > max(generation, other.base):
             raise CorruptError(url=place.url, reason=f"{log.path} and {other.path} both hold the latest entries")
     log.cut(end)
     os.fsync(log.fd)
@@ -197,6 +200,7 @@ def finish_removal(place: Place) -> None:
     The head outlives the logs, and the lock file both, through a power loss too.
     """
     place.drop_logs()
+    remove_file(place.copy)  # its maker finds the store gone
     place.sync_directory()
     if os.path.isdir(place.locks) and not os.path.islink(place.locks):
         for name in os.listdir(place.locks):

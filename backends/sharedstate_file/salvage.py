@@ -122,6 +122,7 @@ class _Found(NamedTuple):
 
     Attributes:
         entries: as of the last whole frame before any damage.
+        reached: the generation of the last whole frame, wherever.
         bound: no generation above it was given out.
         dropped: changes beyond the damage that are known to have been made.
         keys: of those whose frames are whole.
@@ -130,6 +131,7 @@ class _Found(NamedTuple):
     """
 
     entries: Entries
+    reached: int
     bound: int
     dropped: int
     keys: set[str]
@@ -167,7 +169,7 @@ def _find(place: Place) -> _Found:
     if word and number_of(word) not in seen:
         bound += length_of(word) // _LEAST_OPERATION_BYTES
     for other in others:
-        if other.number not in seen and _read(other, 0).bound > other.base:
+        if other.number not in seen and _read(other, 0).bound > max(other.base, found.reached):
             raise CorruptError(url=place.url, reason=f"{log.path} and {other.path} both hold the latest entries")
     return found._replace(bound=bound, notes=(*notes, *found.notes))
 
@@ -209,7 +211,7 @@ def _read(log: Log, committed: int) -> _Found:
         for payload, stop in log.frames(LOG_HEADER_BYTES, size):
             operations, after = parse(payload, generation, log, stop)
             if operations and type(operations[0]) is int:
-                return _Found(entries, after, 0, set(), operations[0], ())
+                return _Found(entries, after, after, 0, set(), operations[0], ())
             apply(entries, operations, generation, log, stop)
             generation, end = after, stop
     except CorruptError:
@@ -224,7 +226,7 @@ def _read(log: Log, committed: int) -> _Found:
     if unread > 0:
         notes.append(f"dropped: {unread} bytes from offset {beyond.end} on that are no whole frame")
     bound = beyond.generation + max(-(-unread // _LEAST_OPERATION_BYTES), 0)
-    return _Found(entries, bound, dropped, beyond.keys, beyond.successor, tuple(notes))
+    return _Found(entries, beyond.generation, bound, dropped, beyond.keys, beyond.successor, tuple(notes))
 
 
 class _Beyond(NamedTuple):
@@ -288,7 +290,8 @@ def _go_on(place: Place, found: _Found) -> tuple[int, list[str]]:
     remove_file(place.draft)
     heir = Log.create(place.url, place.draft, base, place.mode)
     try:
-        length = write_checkpoint(heir, entries, base, now)
+        length, frames = write_checkpoint(heir, entries, base, now)
+        heir.note_checkpoint(frames)
         os.fsync(heir.fd)
         os.rename(place.draft, place.log(number))
     except BaseException:

@@ -143,59 +143,6 @@ def test_processes_that_open_a_new_store_at_once_share_one(url: str) -> None:
         store.check()
 
 
-def test_opening_costs_what_lives_and_not_what_was(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After 3,000 writes of 10 keys, what an opener reads is less than twice the floor of compaction."""
-    monkeypatch.setattr(compaction, "FLOOR_BYTES", 4000)
-    store = sharedstate.open(url)
-    for number in range(3000):
-        store[f"k{number % 10}"] = number
-
-    figures = sharedstate.open(url).stats()
-    assert figures["entries"] == 10
-    assert figures["log_bytes"] < 8000
-    assert figures["compactions"] > 10
-    assert figures["generation"] >= 3000
-
-
-def test_expired_entries_do_not_keep_the_log_from_shrinking(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Entries under ever new keys that have all expired count as dead."""
-    monkeypatch.setattr(compaction, "FLOOR_BYTES", 4000)
-    clock = [1e9]
-    monkeypatch.setattr("sharedstate_file.backend._now", lambda: clock[0])
-    monkeypatch.setattr("sharedstate_file.handle._now", lambda: clock[0])
-    store = sharedstate.open(url)
-
-    for number in range(1000):
-        store.set(f"k{number}", number, ttl_s=10)
-        clock[0] += 1
-
-    figures = store.stats()
-    assert figures["entries"] == 9
-    assert figures["compactions"] > 2
-    assert figures["log_bytes"] < 12_000
-
-
-def test_generation_grows_across_compaction(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key deleted before a compaction and made again after it gets a greater generation."""
-    monkeypatch.setattr(compaction, "FLOOR_BYTES", 100)
-    store = sharedstate.open(url)
-    store["gone"] = 1
-    store["stays"] = 1
-    first, stays = store.read("gone"), store.read("stays")
-    del store["gone"]
-    for number in range(50):
-        store["filler"] = number
-
-    store["gone"] = 2
-
-    again = sharedstate.open(url).read("gone")
-    assert store.stats()["compactions"] > 0
-    assert first is not None
-    assert again is not None
-    assert again.generation > first.generation
-    assert sharedstate.open(url).read("stays") == stays
-
-
 def test_words_of_the_head_wrap_where_the_numbers_end() -> None:
     """The log after the last number is log 1, and no word is that of a removed store."""
     last = 2**28 - 2
@@ -607,37 +554,6 @@ def test_value_beyond_the_limit_is_a_capacity_error(url: str, monkeypatch: pytes
             write()
 
     assert "k" not in store
-
-
-@pytest.mark.parametrize("has_large", [False, True])
-def test_who_compacted_knows_what_an_opener_reads(url: str, monkeypatch: pytest.MonkeyPatch, has_large: bool) -> None:
-    """Its entries, generations and place in the log are those of a fresh handle, and no old log stays open."""
-    monkeypatch.setattr(compaction, "FLOOR_BYTES", 50_000)
-    clock = [1e9]
-    monkeypatch.setattr("sharedstate_file.backend._now", lambda: clock[0])
-    monkeypatch.setattr("sharedstate_file.handle._now", lambda: clock[0])
-    store, other = sharedstate.open(url), sharedstate.open(url)
-    store.update({"int": 1, "text": "x", "list": [1, (2.5, None)]})
-    store.set("short", 1, ttl_s=5)
-    store.set("long", 1, ttl_s=5000)
-    if has_large:
-        store["large"] = b"l" * 20_000
-    clock[0] += 10
-
-    while not store.stats()["compactions"]:
-        store["filler"] = "f" * 1000
-    store["after"] = [store.increment("int")]
-
-    known, read = store._backend, sharedstate.open(url)._backend
-    entries = {key: stored for key, stored in known._entries.items() if key != "large"}
-    assert entries == {key: stored for key, stored in read._entries.items() if key != "large"}
-    assert "short" not in entries
-    assert (known._mark, known._seen) == (read._mark, read._seen)
-    other["theirs"] = 1
-    assert dict(store.items()) == dict(other.items()) == dict(sharedstate.open(url).items())
-    store.check()
-    opened = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.lexists(entry.path)]
-    assert [path for path in opened if path.startswith(url[5:]) and path.endswith("(deleted)")] == []
 
 
 # --- Large values -----------------------------------------------------------------

@@ -19,7 +19,7 @@
 #include "codec.h"
 #include "wire.h"
 
-#define KEPT_BYTES_MAX 16384 /* index._LOCATED_FROM: larger values stay in the log */
+#define KEPT_BYTES_MAX 16384 /* index.LOCATED_FROM: larger values stay in the log */
 #define KEY_BYTES_MAX 512
 #define ABSENT 0
 
