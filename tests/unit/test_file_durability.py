@@ -270,9 +270,7 @@ def test_disk_that_takes_no_new_log_refuses_the_next_write(
     store["a"] = 4
 
 
-def test_compaction_whose_sync_fails_has_the_log_doubted(
-    url: str, disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compaction_whose_sync_fails_has_the_log_doubted(url: str, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its call may have been the one that the kernel told of the error: the next write goes on in a new log."""
     monkeypatch.setattr(compaction, "FLOOR_BYTES", 500)
     store = sharedstate.open(f"{url}?sync=disk")
