@@ -134,7 +134,11 @@ class Store(MutableMapping[str, "Any"]):
         entry = self.read(key)
         if entry is None:
             raise KeyError(key)
-        return None if entry.expires_at is None else max(entry.expires_at - self._backend.now(), 0.0)
+        return None if entry.expires_at is None else max(entry.expires_at - self.now(), 0.0)
+
+    def now(self) -> float:
+        """Return the time on the clock of `Entry.expires_at`, in seconds."""
+        return self._backend.now()
 
     # --- Writing ------------------------------------------------------------
 
