@@ -12,10 +12,21 @@ TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from typing import Any
 
-    from sharedstate_shm.backend import connect, discover, exists, remove, temporary_url
+    from sharedstate_shm.backend import connect, discover, exists, path, remove, temporary_url
     from sharedstate_shm.salvage import repair
 
-__all__ = ["CAPABILITIES", "COSTS", "connect", "discover", "exists", "remove", "repair", "temporary_url", "url_for"]
+__all__ = [
+    "CAPABILITIES",
+    "COSTS",
+    "connect",
+    "discover",
+    "exists",
+    "path",
+    "remove",
+    "repair",
+    "temporary_url",
+    "url_for",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -95,6 +95,11 @@ def exists(url: StoreUrl) -> bool:
     return os.path.lexists(region_path(url.name()))
 
 
+def path(url: StoreUrl) -> str:
+    """Return the path of the region of that name."""
+    return region_path(url.name())
+
+
 def discover() -> list[str]:
     """Return the URLs of the regions in /dev/shm."""
     try:

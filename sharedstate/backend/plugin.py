@@ -62,6 +62,14 @@ class Plugin(Protocol):
         """Return the URLs of the stores that exist on this machine, where that can be known."""
         ...
 
+    def path(self, url: StoreUrl) -> str:
+        """Return the path of the file that holds the store, which need not exist.
+
+        Its owner and size are shown beside what `discover` returns.  A plug-in
+        whose stores are in no file, or not discovered, may leave this out.
+        """
+        ...
+
     def remove(self, url: StoreUrl) -> None:
         """Remove the store and its locks.  Handles that are open see it as gone."""
         ...

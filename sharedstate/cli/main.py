@@ -17,8 +17,10 @@ from sharedstate.cli.benching import bench
 from sharedstate.cli.checking import check
 from sharedstate.cli.doctoring import doctor
 from sharedstate.cli.probing import probe
+from sharedstate.cli.schemes import scheme_group
 from sharedstate.cli.sharers import who
-from sharedstate.cli.stores import STORE_COMMANDS, scheme_group
+from sharedstate.cli.stores import STORE_COMMANDS
+from sharedstate.cli.transfer import TRANSFER_COMMANDS
 from sharedstate.errors import StateError
 
 __all__ = ["main"]
@@ -48,7 +50,14 @@ class _Commands(click.Group):
             sys.exit(1)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+_EPILOG = """\
+Exit status: 0 done; 1 the answer is no, or the store refused; 2 a mistake in the command's use (diff: any trouble).
+
+Completion: eval "$(_SHAREDSTATE_COMPLETE=bash_source sharedstate)", or zsh_source, or fish_source.
+"""
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
 @click.version_option(package_name="sharedstate")
 def main() -> None:
     """State that is really shared: look into stores, and prove what they share.
@@ -59,5 +68,5 @@ def main() -> None:
     """
 
 
-for _command in (*STORE_COMMANDS, check, probe, bench, doctor, who):
+for _command in (*STORE_COMMANDS, *TRANSFER_COMMANDS, check, probe, bench, doctor, who):
     main.add_command(_command)

@@ -6,6 +6,10 @@
 
 A dict of which a key begins with `$` is written as `$dict` too, so nothing is
 ambiguous.
+
+An entry is a line of its own, with the seconds that are left until it expires:
+
+    {"key": "k", "value": [1, 2], "ttl_s": 59.5, "generation": 7}
 """
 
 from __future__ import annotations
@@ -18,7 +22,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["read_value", "write_value"]
+    from sharedstate.model import Entry
+
+__all__ = ["entry_line", "read_line", "read_value", "write_value"]
+
+_NEEDED = frozenset({"key", "value"})
+_MEMBERS = frozenset({"key", "value", "ttl_s", "generation"})
 
 
 def write_value(value: Any) -> str:
@@ -32,7 +41,33 @@ def read_value(text: str) -> Any:
     Raises:
         ValueError: it is no JSON, or has an unknown or malformed `$` object.
     """
-    return _rich(json.loads(text, parse_constant=_refuse_constant))
+    return _rich(_parse(text))
+
+
+def entry_line(key: str, entry: Entry, now: float) -> str:
+    """Return an entry in one line of JSON; `now` is its store's."""
+    ttl_s = None if entry.expires_at is None else max(entry.expires_at - now, _LEAST_TTL_S)
+    members = {"key": key, "value": _plain(entry.value), "ttl_s": ttl_s, "generation": entry.generation}
+    return json.dumps(members, ensure_ascii=False)
+
+
+def read_line(text: str) -> tuple[Any, Any, Any]:
+    """Return key, value and `ttl_s` of an entry's line; the generation is of the store that it came from.
+
+    Raises:
+        ValueError: it is no object of such members, or its value has an unknown or malformed `$` object.
+    """
+    found: dict[str, Any] = _parse(text)
+    if type(found) is not dict or not _NEEDED <= found.keys() <= _MEMBERS:
+        raise ValueError(f'an entry is {{"key": ..., "value": ..., "ttl_s": ...}}, not {text.strip():.60}')
+    return found["key"], _rich(found["value"]), found.get("ttl_s")
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _plain(value: Any) -> Any:
@@ -81,6 +116,9 @@ def _read_datetime(text: str) -> Any:
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f'write {{"$float": "{name.lower().replace("infinity", "inf")}"}} for {name}')
 
+
+_LEAST_TTL_S = 1e-3
+"""Of an entry that expires as it is written down: no store takes a time of 0."""
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     "$bytes": lambda body: b64decode(body, validate=True),

@@ -10,22 +10,21 @@ import json
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from sharedstate import opening, registry
 from sharedstate.backend.urls import parse_url
-from sharedstate.cli.notation import read_value, write_value
+from sharedstate.cli.helping import examples
+from sharedstate.cli.notation import entry_line, read_value, write_value
 from sharedstate.errors import CorruptError, LockTimeoutError, UnavailableError, redact
 
 if TYPE_CHECKING:
     from sharedstate.backend import Lock
     from sharedstate.store import Store
 
-__all__ = ["STORE_COMMANDS", "open_existing", "scheme_group"]
-
-_ABSENT: Final = object()
+__all__ = ["STORE_COMMANDS", "open_existing", "remove_asking"]
 
 
 def open_existing(url: str) -> Store:
@@ -47,26 +46,46 @@ def _fail(reason: str) -> None:
 
 # --- Values --------------------------------------------------------------------
 
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
-@click.command("get")
+
+@click.command(
+    "get",
+    epilog=examples(
+        "sharedstate get shm://jobs config | jq .retries", status="Exit status: 0; 1 if there is no such key."
+    ),
+)
 @click.argument("url")
 @click.argument("key")
-def get_value(url: str, key: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the entry: key, value, ttl_s, generation.")
+def get_value(url: str, key: str, as_json: bool) -> None:
     """Print the value of KEY as JSON."""
     with open_existing(url) as store:
-        value = store.get(key, _ABSENT)
-    if value is _ABSENT:
-        _fail(f"{url}: no key {key!r}")
-    click.echo(write_value(value))
+        entry = store.read(key)
+        now = store.now()
+    if entry is None:
+        _fail(f"{redact(url)}: no key {key!r}")
+    else:
+        click.echo(entry_line(key, entry, now) if as_json else write_value(entry.value))
 
 
-@click.command("set")
+@click.command(
+    "set",
+    epilog=examples(
+        "sharedstate set shm://jobs config '{\"retries\": 3}'",
+        'sharedstate set shm://jobs motto "no pickle" --text --ttl 60',
+        'sharedstate set shm://jobs raw \'{"$bytes": "AAE="}\'',
+    ),
+)
 @click.argument("url")
 @click.argument("key")
 @click.argument("value")
 @click.option("--ttl", "ttl_s", type=float, metavar="SECONDS", help="Let it expire after that time.")
 @click.option("--text", is_flag=True, help="Take VALUE as a str as it stands, not as JSON.")
-def set_value(url: str, key: str, value: str, ttl_s: float | None, text: bool) -> None:
+@_as_json
+def set_value(  # noqa: PLR0917  click names them
+    url: str, key: str, value: str, ttl_s: float | None, text: bool, as_json: bool
+) -> None:
     """Store VALUE, which is JSON, under KEY.  Makes the store if there is none."""
     try:
         parsed = value if text else read_value(value)
@@ -76,72 +95,96 @@ def set_value(url: str, key: str, value: str, ttl_s: float | None, text: bool) -
         ) from None
     with opening.open_store(url) as store:
         store.set(key, parsed, ttl_s)
+    if as_json:
+        click.echo(json.dumps({"key": key, "stored": True}, ensure_ascii=False))
 
 
-@click.command("delete")
+@click.command(
+    "incr", epilog=examples("sharedstate incr shm://jobs hits", "sharedstate incr shm://jobs balance --by -2.5")
+)
 @click.argument("url")
 @click.argument("key")
-def delete_value(url: str, key: str) -> None:
+@click.option("--by", default="1", metavar="NUMBER", help="What to add; 1 by default, and may be negative.")
+@click.option("--initial", default="0", metavar="NUMBER", help="What an absent key starts from; 0 by default.")
+@click.option("--ttl", "ttl_s", type=float, metavar="SECONDS", help="Let it expire, if this call creates it.")
+@_as_json
+def increment_value(  # noqa: PLR0917  click names them
+    url: str, key: str, by: str, initial: str, ttl_s: float | None, as_json: bool
+) -> None:
+    """Add to the number at KEY, and print the sum.  Makes the store if there is none."""
+    numbers = _number(by, "--by"), _number(initial, "--initial")
+    with opening.open_store(url) as store:
+        total = store.increment(key, *numbers, ttl_s)
+    click.echo(write_value({"key": key, "value": total} if as_json else total))
+
+
+def _number(text: str, option: str) -> int | float:
+    try:
+        number = read_value(text)
+    except ValueError:
+        number = None
+    if type(number) is int or type(number) is float:
+        return number
+    raise click.BadParameter(f"{text} is no number", param_hint=option)
+
+
+@click.command(
+    "delete",
+    epilog=examples("sharedstate delete shm://jobs config", status="Exit status: 0; 1 if there was no such key."),
+)
+@click.argument("url")
+@click.argument("key")
+@_as_json
+def delete_value(url: str, key: str, as_json: bool) -> None:
     """Remove KEY."""
     with open_existing(url) as store:
         was_there = store.delete(key)
+    if as_json:
+        click.echo(json.dumps({"key": key, "deleted": was_there}, ensure_ascii=False))
+        sys.exit(not was_there)
     if not was_there:
-        _fail(f"{url}: no key {key!r}")
+        _fail(f"{redact(url)}: no key {key!r}")
 
 
-@click.command("keys")
+@click.command("keys", epilog=examples("sharedstate keys shm://jobs user:"))
 @click.argument("url")
 @click.argument("prefix", default="")
-def list_keys(url: str, prefix: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print each as a JSON string: a key may hold a line break.")
+def list_keys(url: str, prefix: str, as_json: bool) -> None:
     """Print the keys, one a line, that start with PREFIX."""
     with open_existing(url) as store:
         for key in sorted(store.keys(prefix)):
-            click.echo(key)
+            click.echo(json.dumps(key, ensure_ascii=False) if as_json else key)
 
 
-@click.command("dump")
-@click.argument("url")
-@click.argument("prefix", default="")
-def dump(url: str, prefix: str) -> None:
-    """Print each entry as a line of JSON: key, value, generation, expires_at.
-
-    Each line is consistent in itself; the store may change between two lines.
-    """
-    with open_existing(url) as store:
-        for key in sorted(store.keys(prefix)):
-            entry = store.read(key)
-            if entry is not None:
-                click.echo(_entry_line(key, entry.value, entry.generation, entry.expires_at))
-
-
-@click.command("watch")
+@click.command(
+    "watch", epilog=examples("sharedstate watch shm://jobs config", "sharedstate watch shm://jobs --timeout 60")
+)
 @click.argument("url")
 @click.argument("prefix", default="")
 @click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="End after that time without a change.")
 def watch(url: str, prefix: str, timeout_s: float | None) -> None:
-    """Print each change of a key that starts with PREFIX, as a line of JSON, from now on."""
+    """Print each change of a key that starts with PREFIX, as a line of JSON, from now on.
+
+    A key that is gone is told as {"key": ..., "gone": true}; ends with Ctrl-C.
+    """
     with open_existing(url) as store:
         try:
             for change in store.watch(prefix, timeout_s):
                 if change.entry is None:
                     line = json.dumps({"key": change.key, "gone": True}, ensure_ascii=False)
                 else:
-                    line = _entry_line(change.key, change.entry.value, change.entry.generation, change.entry.expires_at)
+                    line = entry_line(change.key, change.entry, store.now())
                 click.echo(line)
                 sys.stdout.flush()
         except KeyboardInterrupt:
             pass
 
 
-def _entry_line(key: str, value: Any, generation: int, expires_at: float | None) -> str:
-    rest = json.dumps({"generation": generation, "expires_at": expires_at})
-    return f'{{"key": {json.dumps(key, ensure_ascii=False)}, "value": {write_value(value)}, {rest[1:]}'
-
-
 # --- The store -----------------------------------------------------------------
 
 
-@click.command("stats")
+@click.command("stats", epilog=examples("sharedstate stats shm://jobs --json | jq .entries"))
 @click.argument("url")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show_stats(url: str, as_json: bool) -> None:
@@ -158,7 +201,7 @@ def show_stats(url: str, as_json: bool) -> None:
             click.echo(f"{name:{width}}  {figure}")
 
 
-@click.command("locks")
+@click.command("locks", epilog=examples("sharedstate locks shm://jobs"))
 @click.argument("url")
 @click.option("--json", "as_json", is_flag=True, help="Print lines of JSON.")
 def show_locks(url: str, as_json: bool) -> None:
@@ -180,18 +223,19 @@ def show_locks(url: str, as_json: bool) -> None:
         holder = f"{record.owner}{'' if record.owner.is_alive() else ' (gone)'}"
         # Text, not str: a lock's name is anybody's, and no markup.
         table.add_row(Text(record.name), "held" if record.held else "free", Text(holder), str(record.token), since)
-    Console().print(table if records else f"{url}: no lock was ever taken")
+    Console().print(table if records else f"{redact(url)}: no lock was ever taken")
 
 
-@click.command("remove")
+@click.command("remove", epilog=examples("sharedstate remove shm://jobs --yes"))
 @click.argument("url")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove(url: str, yes: bool) -> None:
     """Remove the store with its locks, unless one of them is held."""
-    _remove(url, yes)
+    remove_asking(url, yes)
 
 
-def _remove(url: str, yes: bool) -> None:
+def remove_asking(url: str, yes: bool) -> None:
+    """Remove the store unless one of its locks is held, after asking, unless `yes`."""
     try:
         store = open_existing(url)
     except CorruptError as error:
@@ -227,38 +271,12 @@ def _hold(lock: Lock, held: ExitStack) -> None:
         raise LockTimeoutError(url=lock.url, what=f"lock {lock.name!r}", timeout_s=0.0) from None
 
 
-# --- A plug-in's stores ----------------------------------------------------------
-
-
-def scheme_group(scheme: str) -> click.Group:
-    """Return the group of commands for the stores of one scheme."""
-    group = click.Group(scheme, help=f"The stores of the scheme {scheme}: that this machine knows of.")
-
-    @group.command("list")
-    def list_stores() -> None:
-        """Print the URLs of the stores that can be found on this machine."""
-        found = registry.find_plugin(parse_url(f"{scheme}:any")).discover()
-        for url in sorted(found):
-            click.echo(url)
-        if not found:
-            click.echo(f"sharedstate: no {scheme}: store is known here; one named by its path is not listed", err=True)
-
-    @group.command("remove")
-    @click.argument("name")
-    @click.option("--yes", is_flag=True, help="Do not ask.")
-    def remove_store(name: str, yes: bool) -> None:
-        """Remove the store NAME with its locks, unless one of them is held."""
-        _remove(f"{scheme}:{name}", yes)
-
-    return group
-
-
 STORE_COMMANDS: Final = (
     get_value,
     set_value,
     delete_value,
+    increment_value,
     list_keys,
-    dump,
     watch,
     show_stats,
     show_locks,

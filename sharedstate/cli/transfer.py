@@ -1,0 +1,263 @@
+"""The commands that carry entries out of a store, into one, and from one to another.
+
+sharedstate dump URL > FILE       each entry as a line of JSON
+sharedstate load URL < FILE       the same lines back
+sharedstate diff URL URL          what two stores differ in
+sharedstate copy FROM TO          from one store to another
+
+None of them replaces or removes anything unless told to; run again, each goes on
+where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import click
+
+from sharedstate import opening
+from sharedstate.backend.waiting import check_ttl
+from sharedstate.cli.helping import examples
+from sharedstate.cli.notation import entry_line, read_line
+from sharedstate.cli.stores import open_existing
+from sharedstate.errors import StateError, redact
+from sharedstate.migration import compare_capabilities, copy_entries, find_differences, put_entry
+from sharedstate.migration.comparing import Lasting
+from sharedstate.migration.copying import Outcome
+from sharedstate.values import check, check_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Sequence
+    from typing import TextIO
+
+    from sharedstate.migration import CopyReport, SemanticChange
+
+__all__ = ["TRANSFER_COMMANDS"]
+
+_SHOWN_KEYS: Final = 20
+_TROUBLE: Final = 2  # of diff(1) and cmp(1): 1 means that there are differences
+
+
+# --- Lines of JSON ---------------------------------------------------------------
+
+
+@click.command(
+    "dump", epilog=examples("sharedstate dump shm://jobs > jobs.jsonl", "sharedstate dump shm://jobs user: | jq .key")
+)
+@click.argument("url")
+@click.argument("prefix", default="")
+def dump(url: str, prefix: str) -> None:
+    """Print each entry as a line of JSON: key, value, ttl_s, generation.
+
+    ttl_s is the seconds that are left until the entry expires, or null. Each
+    line is consistent in itself; the store may change between two lines.
+    """
+    with open_existing(url) as store:
+        for key in sorted(store.keys(prefix)):
+            entry = store.read(key)
+            if entry is not None:
+                click.echo(entry_line(key, entry, store.now()))
+
+
+class _Line(NamedTuple):
+    """An entry that is to be loaded."""
+
+    key: str
+    lasting: Lasting
+
+    def read(self) -> Lasting:
+        """Return what is to be stored, as `put_entry` asks for it."""
+        return self.lasting
+
+
+@click.command(
+    "load",
+    epilog=examples(
+        "sharedstate load sqlite:state.db jobs.jsonl",
+        "sharedstate dump shm://jobs | sharedstate load shm://copy",
+        status="Exit status: 0 if all that was in FILE is in the store; 1 if not; 2 if a line is malformed: then "
+        "nothing was stored.",
+    ),
+)
+@click.argument("url")
+@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@click.option("--overwrite", is_flag=True, help="Replace what differs in the store.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def load(url: str, file: TextIO, overwrite: bool, as_json: bool) -> None:
+    """Store the entries that `dump` printed, from FILE or stdin.  Makes the store if there is none.
+
+    All lines are read and checked before the first entry is stored. An entry
+    that is there already is not written; one that differs is kept, and named,
+    unless --overwrite is given. Entries with a ttl_s expire that long after
+    they are loaded.
+    """
+    lines = list(_read_lines(file))
+    outcomes: dict[Outcome, list[str]] = {outcome: [] for outcome in Outcome}
+    with opening.open_store(url) as store, _progress(f"loading {redact(url)}") as progress:
+        for done, line in enumerate(lines):
+            if progress is not None:
+                progress(done, len(lines))
+            outcomes[put_entry(store, line.key, line.read, overwrite=overwrite)].append(line.key)
+    refused, too_large = outcomes[Outcome.REFUSED], outcomes[Outcome.TOO_LARGE]
+    written, same = len(outcomes[Outcome.WRITTEN]), len(outcomes[Outcome.SAME])
+    if as_json:
+        _print_json(url=redact(url), written=written, same=same, refused=refused, too_large=too_large)
+    else:
+        click.echo(f"{redact(url)}: {written} entries written, {same} were there already")
+        _tell_keys("differ, and were left as they are; --overwrite replaces them", refused)
+        _tell_keys("are too large for this store", too_large)
+    if refused or too_large:
+        sys.exit(1)
+
+
+def _read_lines(file: Iterable[str]) -> Generator[_Line]:
+    for number, text in enumerate(file, 1):
+        if not text.strip():
+            continue
+        try:
+            key, value, ttl_s = read_line(text)
+            check_key(key)
+            check(value)
+            check_ttl(ttl_s)
+        except (ValueError, StateError) as error:
+            raise click.BadParameter(f"line {number}: {error}", param_hint="FILE") from None
+        yield _Line(key, Lasting(value, ttl_s))
+
+
+# --- Two stores -------------------------------------------------------------------
+
+
+@click.command(
+    "diff",
+    epilog=examples(
+        "sharedstate diff shm://jobs sqlite:state.db",
+        status="Exit status: 0 if they hold the same; 1 if not; 2 in case of trouble.",
+    ),
+)
+@click.argument("first", metavar="URL")
+@click.argument("second", metavar="URL")
+@click.option("--prefix", default="", help="Only keys that start with it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diff(first: str, second: str, prefix: str, as_json: bool) -> None:
+    """Print the keys that two stores differ in.
+
+    Each after a mark: < only the first has it, > only the second, ! both, with
+    another value, or deadlines more than a second apart.
+    """
+    try:
+        with open_existing(first) as left, open_existing(second) as right, _progress("comparing") as progress:
+            found = find_differences(left, right, prefix, progress)
+    except StateError as error:
+        click.echo(f"sharedstate: {' '.join(str(error).split())}", err=True)
+        sys.exit(_TROUBLE)
+    if as_json:
+        _print_json(**found._asdict())
+    else:
+        marked = [("<", key) for key in found.only_left]
+        marked += [(">", key) for key in found.only_right]
+        marked += [("!", key) for key in found.differing]
+        for mark, key in sorted(marked, key=lambda line: line[1]):
+            click.echo(f"{mark} {_shown(key)}")
+    if not found.is_empty():
+        sys.exit(1)
+
+
+@click.command(
+    "copy",
+    epilog=examples(
+        "sharedstate copy shm://jobs sqlite:/var/lib/app/state.db",
+        "sharedstate copy shm://jobs sqlite:/var/lib/app/state.db --overwrite --delete",
+        status="Exit status: 0 if all that FROM has was in TO at the end; 1 if not.",
+    ),
+)
+@click.argument("source_url", metavar="FROM")
+@click.argument("target_url", metavar="TO")
+@click.option("--prefix", default="", help="Only keys that start with it.")
+@click.option("--overwrite", is_flag=True, help="Replace what differs in TO.")
+@click.option("--delete", is_flag=True, help="Remove from TO what FROM does not have.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def copy(  # noqa: PLR0917  click names them
+    source_url: str, target_url: str, prefix: str, overwrite: bool, delete: bool, as_json: bool
+) -> None:
+    """Copy the entries of FROM to TO, which is made if there is none.
+
+    Says first what the two stores do not promise alike. Values come over as
+    they are, deadlines as the time that is left; generations, locks and sharers
+    stay behind. What is in TO already is not written again; what differs there
+    is kept, and named, unless --overwrite is given. At the end both are read
+    and compared, and what somebody changed meanwhile is named.
+
+    To move a service: copy while it runs; stop it; copy again with --overwrite
+    and --delete; start it with the new URL.
+    """
+    with open_existing(source_url) as source, opening.open_store(target_url) as target:
+        changes = compare_capabilities(source.capabilities, target.capabilities)
+        if not as_json:
+            _tell_changes(changes)
+        with _progress(f"copying to {redact(target_url)}") as progress:
+            report = copy_entries(source, target, prefix=prefix, overwrite=overwrite, delete=delete, progress=progress)
+    urls = {"from": redact(source_url), "to": redact(target_url)}
+    if as_json:
+        _print_json(**urls, semantics=[change._asdict() for change in changes], **report._asdict())
+    else:
+        _tell_report(redact(target_url), report)
+    if not report.is_complete():
+        sys.exit(1)
+
+
+def _tell_changes(changes: Sequence[SemanticChange]) -> None:
+    """Say on stderr, before it begins, what a program will notice."""
+    for change in changes:
+        weight = "weaker" if change.is_weaker else "stronger"
+        click.echo(
+            f"{change.what}: {change.before} -> {change.after} ({weight}): {change.meaning}",
+            err=True,
+        )
+
+
+def _tell_report(url: str, report: CopyReport) -> None:
+    deleted = f", {report.deleted} deleted" if report.deleted else ""
+    click.echo(f"{url}: {report.written} entries written, {report.same} were there already{deleted}")
+    click.echo(f"  {report.verified} entries verified: the same in both stores at the end")
+    _tell_keys("differ, and were left as they are; --overwrite replaces them", report.refused)
+    _tell_keys("are too large for the target", report.too_large)
+    _tell_keys("were changed by somebody meanwhile; copy again", report.changed)
+
+
+# --- Showing ------------------------------------------------------------------------
+
+
+def _tell_keys(what: str, keys: Sequence[str]) -> None:
+    if keys:
+        more = len(keys) - _SHOWN_KEYS
+        rest = f" and {more} more (see --json)" if more > 0 else ""
+        click.echo(f"  {len(keys)} {what}: {', '.join(map(_shown, keys[:_SHOWN_KEYS]))}{rest}")
+
+
+def _shown(key: str) -> str:
+    """Return the key on one line: as it is if that can be read, else as JSON."""
+    return key if key.isprintable() else json.dumps(key)
+
+
+def _print_json(**facts: Any) -> None:
+    click.echo(json.dumps(facts, ensure_ascii=False))
+
+
+@contextmanager
+def _progress(what: str) -> Generator[Callable[[int, int], None] | None]:
+    """Draw how far it is, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+TRANSFER_COMMANDS: Final = (dump, load, diff, copy)
