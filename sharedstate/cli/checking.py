@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sharedstate import opening
+from sharedstate.cli.progress import draw_progress
 from sharedstate.cli.stores import open_existing
 from sharedstate.errors import CorruptError, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-
     from sharedstate.backend.repairs import Repair
 
 __all__ = ["check"]
@@ -69,25 +67,11 @@ def check(url: str, is_repairing: bool, copy_to: str | None, as_json: bool) -> N
 def _look(url: str) -> tuple[CorruptError | None, int]:
     """Return what is wrong, if anything is, and the number of entries."""
     try:
-        with open_existing(url) as store, _progress(url) as progress:
+        with open_existing(url) as store, draw_progress(f"checking {redact(url)}") as progress:
             store.check(progress)
             return None, len(store)
     except CorruptError as error:
         return error, 0
-
-
-@contextmanager
-def _progress(url: str) -> Generator[Callable[[int, int], None] | None]:
-    """Draw how far the check is, on a terminal only."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"checking {redact(url)}", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _as_plain(url: str, wrong: CorruptError | None, entries: int, report: Repair | None) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
@@ -22,6 +21,7 @@ from sharedstate import opening
 from sharedstate.backend.waiting import check_ttl
 from sharedstate.cli.helping import examples
 from sharedstate.cli.notation import entry_line, read_line
+from sharedstate.cli.progress import draw_progress
 from sharedstate.cli.stores import open_existing
 from sharedstate.errors import StateError, redact
 from sharedstate.migration import compare_capabilities, copy_entries, find_differences, put_entry
@@ -30,7 +30,7 @@ from sharedstate.migration.copying import Outcome
 from sharedstate.values import check, check_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Generator, Iterable, Sequence
     from typing import TextIO
 
     from sharedstate.migration import CopyReport, SemanticChange
@@ -96,7 +96,7 @@ def load(url: str, file: TextIO, overwrite: bool, as_json: bool) -> None:
     """
     lines = list(_read_lines(file))
     outcomes: dict[Outcome, list[str]] = {outcome: [] for outcome in Outcome}
-    with opening.open_store(url) as store, _progress(f"loading {redact(url)}") as progress:
+    with opening.open_store(url) as store, draw_progress(f"loading {redact(url)}") as progress:
         for done, line in enumerate(lines):
             if progress is not None:
                 progress(done, len(lines))
@@ -148,7 +148,7 @@ def diff(first: str, second: str, prefix: str, as_json: bool) -> None:
     another value, or deadlines more than a second apart.
     """
     try:
-        with open_existing(first) as left, open_existing(second) as right, _progress("comparing") as progress:
+        with open_existing(first) as left, open_existing(second) as right, draw_progress("comparing") as progress:
             found = find_differences(left, right, prefix, progress)
     except StateError as error:
         click.echo(f"sharedstate: {' '.join(str(error).split())}", err=True)
@@ -197,7 +197,7 @@ def copy(  # noqa: PLR0917  click names them
         changes = compare_capabilities(source.capabilities, target.capabilities)
         if not as_json:
             _tell_changes(changes)
-        with _progress(f"copying to {redact(target_url)}") as progress:
+        with draw_progress(f"copying to {redact(target_url)}") as progress:
             report = copy_entries(source, target, prefix=prefix, overwrite=overwrite, delete=delete, progress=progress)
     urls = {"from": redact(source_url), "to": redact(target_url)}
     if as_json:
@@ -244,20 +244,6 @@ def _shown(key: str) -> str:
 
 def _print_json(**facts: Any) -> None:
     click.echo(json.dumps(facts, ensure_ascii=False))
-
-
-@contextmanager
-def _progress(what: str) -> Generator[Callable[[int, int], None] | None]:
-    """Draw how far it is, on a terminal only."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 TRANSFER_COMMANDS: Final = (dump, load, diff, copy)

@@ -20,6 +20,7 @@ from sharedstate import Entry, registry
 from sharedstate.backend.urls import parse_url
 from sharedstate.cli import main
 from sharedstate.cli.notation import entry_line, read_line, read_value, write_value
+from sharedstate.cli.progress import draw_progress
 from sharedstate.cli.stores import STORE_COMMANDS
 from sharedstate.cli.transfer import TRANSFER_COMMANDS
 from sharedstate.testing.same import is_same
@@ -352,3 +353,19 @@ def test_a_pipe_gets_no_colours(tmp_path: Path) -> None:
     assert [each.returncode for each in seen] == [0, 1, 0]
     assert "\x1b" not in "".join(each.stdout + each.stderr for each in seen)
     assert "door" in seen[0].stdout
+
+
+def test_progress_is_drawn_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing on a pipe; on a terminal a bar, whose name is shown as it is though it looks like markup."""
+    with draw_progress("[/red] copying") as progress:
+        assert progress is None
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+    with draw_progress("[/red] copying") as progress:
+        assert progress is not None
+        progress(1, 2)
+
+    assert "[/red] copying" in capsys.readouterr().err
