@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sharedstate.choice import Choice
     from sharedstate.transactions import Transaction
     from sharedstate.views import Selection
+    from sharedstate.watching import Watch
 
 __all__ = ["Store"]
 
@@ -346,6 +347,8 @@ class Store(MutableMapping[str, "Any"]):
             The generation found: `ABSENT` if the key is gone, `since` if nothing
             changed in time.
         """
+        from sharedstate.watching import LOOK_AT_KEY_S, wait_at_most_s  # not by who only opens a store
+
         deadline = Deadline(timeout_s)
         while True:
             token = self._backend.change_token()
@@ -353,9 +356,9 @@ class Store(MutableMapping[str, "Any"]):
             generation = ABSENT if entry is None else entry.generation
             if generation != since or deadline.has_passed():
                 return generation
-            # An expiry changes no token: wake up for it.
+            expires_at = None if entry is None else entry.expires_at
             self._backend.wait(
-                token, deadline.remaining_s(self._until(None if entry is None else entry.expires_at, _LOOK_AT_KEY_S))
+                token, deadline.remaining_s(wait_at_most_s(self._backend, expires_at, LOOK_AT_KEY_S))
             )
 
     def watch(self, prefix: str = "", timeout_s: float | None = None) -> Iterator[Change]:
@@ -368,43 +371,21 @@ class Store(MutableMapping[str, "Any"]):
             prefix: of the keys to watch.
             timeout_s: end after that long without a change; None: never end.
         """
-        # Not a generator itself: what changes before the first next() counts too.
-        full = self._prefix + prefix
-        token, entries = self._look(full)
-        return self._changes(full, timeout_s, token, entries)
+        from sharedstate.watching import Watch
 
-    def _changes(self, full: str, timeout_s: float | None, token: int, before: dict[str, Entry]) -> Iterator[Change]:
-        skip = len(self._prefix)
-        known = {key: (entry.generation, entry.expires_at) for key, entry in before.items()}
-        del before  # the values are not needed, and may be large
+        # Not a generator itself: what changes before the first next() counts too.
+        return self._changes(Watch(self._backend, self._prefix + prefix, len(self._prefix)), timeout_s)
+
+    def _changes(self, watch: Watch, timeout_s: float | None) -> Iterator[Change]:
         deadline = Deadline(timeout_s)
         while True:
-            # An expiry changes no token: wake up for the first one.
-            first = min((expires_at for _, expires_at in known.values() if expires_at is not None), default=None)
-            self._backend.wait(token, deadline.remaining_s(self._until(first, _LOOK_AT_PREFIX_S)))
-            token, entries = self._look(full)
-            changes = [Change(key[skip:], None) for key in known.keys() - entries.keys()]
-            changes += [
-                Change(key[skip:], entry)
-                for key, entry in entries.items()
-                if key not in known or known[key][0] != entry.generation
-            ]
-            known = {key: (entry.generation, entry.expires_at) for key, entry in entries.items()}
+            self._backend.wait(watch.token, deadline.remaining_s(watch.wait_at_most_s()))
+            changes = watch.look()
             if changes:
                 yield from changes
                 deadline = Deadline(timeout_s)
             elif deadline.has_passed():
                 return
-
-    def _look(self, full: str) -> tuple[int, dict[str, Entry]]:
-        # The token first: a change during the look is then seen by the next one.
-        token = self._backend.change_token()
-        return token, {key: entry for key in self._backend.keys(full) if (entry := self._backend.read(key))}
-
-    def _until(self, expires_at: float | None, at_most_s: float) -> float:
-        if expires_at is None:
-            return at_most_s
-        return min(max(expires_at - self._backend.now(), 0.0) + 1e-3, at_most_s)
 
     # --- Locks --------------------------------------------------------------
 
@@ -493,6 +474,16 @@ class Store(MutableMapping[str, "Any"]):
         return Store(self._backend, f"{self._prefix}{name}{_SEPARATOR}", self._places)
 
     @property
+    def backend(self) -> Backend:
+        """The handle on the storage; its verbs take full keys, and it is closed with this store."""
+        return self._backend
+
+    @property
+    def prefix(self) -> str:
+        """What this namespace's keys start with in the storage; "" for the store itself."""
+        return self._prefix
+
+    @property
     def url(self) -> str:
         """The URL that opens the same store from any caller within its scope."""
         return self._backend.url
@@ -556,12 +547,6 @@ class Store(MutableMapping[str, "Any"]):
         if type(key) is not str or not key:
             raise KeyFormatError(found=repr(key) if type(key) is str else f"a {type(key).__name__}")
         return self._prefix + key
-
-
-# A writer killed between its write and its wake-up leaves a change that no
-# token tells of: look again now and then; more seldom where a look is dear.
-_LOOK_AT_KEY_S: Final = 1.0
-_LOOK_AT_PREFIX_S: Final = 10.0
 
 
 def _reopen(url: str, prefix: str) -> Store:

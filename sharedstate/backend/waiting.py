@@ -107,7 +107,11 @@ class Backoff:
 
     def sleep(self, deadline: Deadline | None = None) -> None:
         """Sleep a while, not beyond `deadline`, and longer the next time."""
+        time.sleep(self.next_s() if deadline is None else deadline.remaining_s(self.next_s()))
+
+    def next_s(self) -> float:
+        """Return how long to sleep now, for who does so in another way; longer the next time."""
         # Half fixed, half random: two waiters that collided do not collide again.
         sleep_s = self._sleep_s * (0.5 + os.urandom(1)[0] / 512)
-        time.sleep(sleep_s if deadline is None else deadline.remaining_s(sleep_s))
         self._sleep_s = min(self._sleep_s * 2, self._longest_s)
+        return sleep_s
