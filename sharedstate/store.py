@@ -357,9 +357,7 @@ class Store(MutableMapping[str, "Any"]):
             if generation != since or deadline.has_passed():
                 return generation
             expires_at = None if entry is None else entry.expires_at
-            self._backend.wait(
-                token, deadline.remaining_s(wait_at_most_s(self._backend, expires_at, LOOK_AT_KEY_S))
-            )
+            self._backend.wait(token, deadline.remaining_s(wait_at_most_s(self._backend, expires_at, LOOK_AT_KEY_S)))
 
     def watch(self, prefix: str = "", timeout_s: float | None = None) -> Iterator[Change]:
         """Yield each change of a key that starts with `prefix`, from now on.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -106,10 +107,8 @@ class _Listener:
             for future in ended:
                 del self._waiting[future]
         if ended:
-            try:
+            with suppress(RuntimeError):  # the loop was closed, and with it all that waited
                 self._loop.call_soon_threadsafe(_settle, ended, error)
-            except RuntimeError:
-                pass  # the loop was closed, and with it all that waited
 
 
 def _settle(futures: list[asyncio.Future[None]], error: BaseException | None) -> None:

@@ -43,7 +43,12 @@ class AsyncLock:
     """
 
     def __init__(
-        self, name: str, timeout_s: float | None, make: Callable[[], Lock], turn: Callable[[], asyncio.Lock], is_quick: bool
+        self,
+        name: str,
+        timeout_s: float | None,
+        make: Callable[[], Lock],
+        turn: Callable[[], asyncio.Lock],
+        is_quick: bool,
     ) -> None:
         self.name = name
         self.timeout_s = timeout_s

@@ -12,6 +12,7 @@ from sharedstate.opening import open_store as open_now
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from types import TracebackType
+    from typing import Any
 
     from sharedstate.model import Durability, Scope
     from sharedstate.store import Store
@@ -31,9 +32,7 @@ def open_store(
 
     Arguments and errors are those of `sharedstate.open`; the errors come out of the `await`.
     """
-    return _Opening(
-        partial(open_now, url, name=name, scope=scope, durability=durability, allow_narrow=allow_narrow)
-    )
+    return _Opening(partial(open_now, url, name=name, scope=scope, durability=durability, allow_narrow=allow_narrow))
 
 
 class _Opening:
@@ -41,7 +40,7 @@ class _Opening:
         self._open_it = open_it
         self._store: AsyncStore | None = None
 
-    def __await__(self) -> Generator[object, object, AsyncStore]:
+    def __await__(self) -> Generator[Any, None, AsyncStore]:
         return self._open().__await__()
 
     async def _open(self) -> AsyncStore:

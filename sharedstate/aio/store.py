@@ -70,7 +70,7 @@ class AsyncStore:
 
     async def contains(self, key: str) -> bool:
         """Return whether `key` is there."""
-        return await self._call(self.store.generation, key) != ABSENT
+        return await self.generation(key) != ABSENT
 
     async def ttl(self, key: str) -> float | None:
         """Return the seconds until `key` expires, None if it never does.
@@ -198,9 +198,7 @@ class AsyncStore:
         """
         return AsyncTransaction(self.store.transaction(), self._call)
 
-    async def transact(
-        self, body: Callable[[AsyncTransaction], Awaitable[Any]], timeout_s: float | None = None
-    ) -> Any:
+    async def transact(self, body: Callable[[AsyncTransaction], Awaitable[Any]], timeout_s: float | None = None) -> Any:
         """Await `body(tx)` in a transaction and return its result, again and again while others come between.
 
         Args:

@@ -1,4 +1,4 @@
-"""A store for asyncio is a store: what the contract claims of entries, time, transactions, locks and waits, its coroutines keep.
+"""A store for asyncio is a store: what the contract claims of entries, time, locks and waits, its coroutines keep.
 
 The claims are those of every backend.  They call plain methods from plain
 threads, so each thread of a test has a task of one loop that does what the
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 import pytest
@@ -116,7 +116,9 @@ class InStep(Store):
         changes = self._house.run(self._inner.watch(prefix, timeout_s))
         return iter(lambda: self._house.run(anext(changes, None)), None)
 
-    def update_with(self, key: str, change: Callable[[Any], Any], default: Any = None, ttl_s: float | None = None) -> Any:
+    def update_with(
+        self, key: str, change: Callable[[Any], Any], default: Any = None, ttl_s: float | None = None
+    ) -> Any:
         async def in_thread(value: Any) -> Any:
             return await asyncio.to_thread(change, value)  # whose verbs have a task of their own
 
@@ -163,11 +165,11 @@ class TransactionInStep:
     def __iter__(self) -> Iterator[str]:
         raise TypeError("as transactions do")
 
-    def __enter__(self) -> TransactionInStep:
+    def __enter__(self) -> Self:
         self._house.run(self._inner.__aenter__())
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._house.run(self._inner.__aexit__(*error))
 
 
@@ -199,16 +201,23 @@ class LockInStep:
 
         return bool(self._house.run(ask()))
 
-    def __enter__(self) -> LockInStep:
+    def __enter__(self) -> Self:
         self.acquire()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
 class Awaited(
-    ValueClaims, EntryClaims, CountingClaims, ExpiryClaims, TransactionClaims, LockClaims, WaitingClaims, ConcurrencyClaims
+    ValueClaims,
+    EntryClaims,
+    CountingClaims,
+    ExpiryClaims,
+    TransactionClaims,
+    LockClaims,
+    WaitingClaims,
+    ConcurrencyClaims,
 ):
     """Every claim that has a coroutine to keep it."""
 
@@ -239,7 +248,6 @@ class Awaited(
         yield open_one
         for handle in handles:
             handle.close()
-
 
     def test_locks_tells_who_holds_what(self, store: Store, open_another: Callable[[], Store]) -> None:
         """Of a lock that a task holds the owner is its process, in the thread that the lock belongs to."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -48,8 +49,12 @@ def run(body: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 
 async def spin(condition: Callable[[], object]) -> None:
     """Return once it is true."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110  of other tasks, which tell it to nobody
         await asyncio.sleep(0)
+
+
+def _waiting(store: AsyncStore) -> list[Any]:
+    return [future for listener in store._listeners._of.values() for future in listener._waiting]
 
 
 # --- Opening -----------------------------------------------------------------------------
@@ -140,10 +145,9 @@ def test_a_thousand_waits_are_one_thread(url: str) -> None:
 
     async def body() -> None:
         async with sharedstate.aio.open(url) as store:
-            waits = [asyncio.create_task(store.wait_for_change("k", 0)) for _ in range(1000)]
             others = threading.active_count()
-            await spin(lambda: len(store._listeners._of) == 1)
-            await asyncio.sleep(0.05)  # that they do not end by themselves
+            waits = [asyncio.create_task(store.wait_for_change("k", 0)) for _ in range(1000)]
+            await spin(lambda: len(_waiting(store)) == 1000)
             assert not any(wait.done() for wait in waits)
             assert threading.active_count() <= others + 1 + 8  # the listener, the pool
 
@@ -164,12 +168,11 @@ def test_a_wait_for_what_is_past_ends_at_once(url: str) -> None:
             await store.set("k", 2)
             newest = await store.generation("k")
             waiting = asyncio.create_task(store.wait_for_change("k", newest))
-            await asyncio.sleep(0.01)
+            await spin(lambda: _waiting(store))
 
             for _ in range(20):
                 assert await store.wait_for_change("k", past) == newest
-                listener_token = store.store.backend.change_token()
-                await store._listeners.wait(listener_token - 1, PATIENCE_S)
+                await store._listeners.wait(store.store.backend.change_token() - 1, PATIENCE_S)
 
             assert not waiting.done()
             waiting.cancel()
@@ -183,9 +186,8 @@ def test_a_cancelled_wait_leaves_nothing(url: str) -> None:
     async def body() -> None:
         async with sharedstate.aio.open(url) as store:
             waiting = asyncio.create_task(store.wait_for_change("k", 0))
-            await spin(lambda: len(store._listeners._of) == 1)
+            await spin(lambda: _waiting(store))
             (listener,) = store._listeners._of.values()
-            await spin(lambda: listener._waiting)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
@@ -193,7 +195,7 @@ def test_a_cancelled_wait_leaves_nothing(url: str) -> None:
             await spin(lambda: listener._thread is None)
 
             waiting = asyncio.create_task(store.wait_for_change("k", 0))
-            await asyncio.sleep(0.01)
+            await spin(lambda: _waiting(store))
             await store.set("k", 1)
             assert await waiting != 0
 
@@ -206,7 +208,7 @@ def test_a_wait_on_a_store_that_is_closed_says_so(url: str) -> None:
     async def body() -> None:
         store = await sharedstate.aio.open(url)
         waiting = asyncio.create_task(store.wait_for_change("k", 0))
-        await asyncio.sleep(0.01)
+        await spin(lambda: _waiting(store))
         await store.close()
         with pytest.raises(sharedstate.ClosedError):
             await waiting
@@ -305,12 +307,10 @@ def test_a_cancelled_acquisition_leaves_the_lock_free(url: str) -> None:
                 for _ in range(steps % 20):
                     await asyncio.sleep(0)
                 if steps >= 20:
-                    await asyncio.sleep(steps * 1e-5)
+                    await asyncio.sleep(steps * 1e-5)  # another point of what a thread does meanwhile
                 acquiring.cancel()
-                try:
+                with suppress(asyncio.CancelledError):
                     await acquiring
-                except asyncio.CancelledError:
-                    pass
                 del acquiring
                 gc.collect()  # where it came true first, the lock ends with its object
 
