@@ -30,6 +30,9 @@ __all__ = ["Listeners"]
 _SLICE_S: Final = 0.2
 """How long the thread may wait on for tasks that were cancelled, or an interpreter that ends."""
 
+_IDLE_S: Final = 0.2
+"""How long it stays for the next task, so that one that waits again and again starts one thread."""
+
 
 class Listeners:
     """The listener of each loop that waits on one handle."""
@@ -85,7 +88,7 @@ class _Listener:
         while True:
             with self._turn:
                 if not self._waiting:
-                    self._turn.wait(_SLICE_S)
+                    self._turn.wait(_IDLE_S)
                 if not self._waiting or self._loop.is_closed() or not threading.main_thread().is_alive():
                     self._thread = None
                     return
