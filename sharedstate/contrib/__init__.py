@@ -1,0 +1,7 @@
+"""Adapters: frameworks' own interfaces for caches and rate limits, over a store.
+
+Each is a module of its own, which imports its framework; importing this package
+imports none of them.
+
+    sharedstate.contrib.django      a cache backend, and a session engine
+"""
