@@ -4,4 +4,5 @@ Each is a module of its own, which imports its framework; importing this package
 imports none of them.
 
     sharedstate.contrib.django      a cache backend, and a session engine
+    sharedstate.contrib.limits      a storage of limits, and so for Flask-Limiter and SlowApi
 """
