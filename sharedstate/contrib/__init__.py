@@ -4,5 +4,6 @@ Each is a module of its own, which imports its framework; importing this package
 imports none of them.
 
     sharedstate.contrib.django      a cache backend, and a session engine
+    sharedstate.contrib.cachelib    for cachelib, and so for Flask-Caching and Flask-Session
     sharedstate.contrib.limits      a storage of limits, and so for Flask-Limiter and SlowApi
 """

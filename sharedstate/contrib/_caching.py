@@ -238,6 +238,14 @@ class Objects:
 
         return self._load(self.store.update_with(self.fit(key), changed, MISSING))
 
+    def increment(self, key: str, by: int, ttl_s: float | None) -> int | float:
+        """Add `by` to the number at `key`, which begins at 0 and then lives for `ttl_s`; return the sum."""
+        full = self.fit(key)
+        if _has_passed(ttl_s):
+            number: int | float = self.store.get(full, 0)
+            return number + by
+        return self.store.increment(full, by, ttl_s=_clamp(ttl_s))
+
     def move(self, key: str, to: str, ttl_s: float | None) -> bool:
         """Put the object of `key` under another one; return whether it was there: of several callers one succeeds."""
         source, target = self.fit(key), self.fit(to)
