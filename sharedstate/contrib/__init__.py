@@ -5,5 +5,6 @@ imports none of them.
 
     sharedstate.contrib.django      a cache backend, and a session engine
     sharedstate.contrib.cachelib    for cachelib, and so for Flask-Caching and Flask-Session
+    sharedstate.contrib.dogpile     a dogpile.cache backend, with its mutex
     sharedstate.contrib.limits      a storage of limits, and so for Flask-Limiter and SlowApi
 """
