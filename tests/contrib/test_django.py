@@ -30,6 +30,7 @@ from sharedstate.contrib.django import PlainSerializer, SharedStateCache
 from sharedstate.contrib.django.sessions import SessionStore
 from sharedstate.errors import CorruptError, ValueTypeError
 from sharedstate.testing.conformance.support import until
+from sharedstate.transactions import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -332,7 +333,28 @@ def test_djangos_file_cache_loses_the_rival(tmp_path: Path, monkeypatch: pytest.
     assert _count_with_a_rival(cache, cache, "get", monkeypatch) == 1
 
 
-def test_threads_and_forks_share_one_handle(any_url: str) -> None:
+def test_of_two_who_move_a_key_one_succeeds(any_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Overtaken between its read and its write, `incr_version` finds that the key is gone; the value is moved once."""
+    cache, read = SharedStateCache(any_url, {}), Transaction.get
+    cache.set("k", "once")
+    rivals = [lambda: cache.incr_version("k")]
+
+    def read_and_be_overtaken(transaction: Transaction, key: str, default: Any = None) -> Any:
+        value = read(transaction, key, default)
+        if rivals:
+            assert rivals.pop()() == 2
+            cache.set("k", "changed", version=2)
+        return value
+
+    monkeypatch.setattr(Transaction, "get", read_and_be_overtaken)
+
+    with pytest.raises(ValueError, match="not found"):
+        cache.incr_version("k")
+    assert not rivals
+    assert (cache.get("k"), cache.get("k", version=2)) == (None, "changed")
+
+
+def test_all_caches_of_a_url_share_one_handle(any_url: str) -> None:
     """Django makes a cache for each thread: they have one handle, which `close` after a request leaves open."""
     cache = SharedStateCache(any_url, {})
     cache.set("k", 1)
