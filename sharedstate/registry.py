@@ -5,6 +5,9 @@ entry point of the group `sharedstate.backends` whose name is the scheme.  The
 convention comes first because reading entry points costs each fresh
 interpreter tens of milliseconds.  The library's own backends come through the
 same door as a stranger's.
+
+A plug-in of several schemes says so in `SCHEMES`; each is its own name with a
+`+how` behind it, or with an `s`, for the same over TLS.
 """
 
 from __future__ import annotations
@@ -47,18 +50,29 @@ def find_plugin(url: StoreUrl) -> Plugin:
         UrlError: there is none.
         BackendMissingError: it cannot be imported.
     """
-    name = _PREFIX + url.scheme
-    module: Any  # what it must have, Plugin says
+    scheme = url.scheme
+    family = scheme.partition("+")[0]
+    module = _by_name(url, family)
+    if module is None and scheme[-1] == "s":
+        family = scheme[:-1]
+        module = _by_name(url, family)
+    if module is None or (scheme != family and scheme not in getattr(module, "SCHEMES", ())):
+        module = _from_entry_point(url)
+    plugin: Plugin = module
+    return plugin
+
+
+def _by_name(url: StoreUrl, family: str) -> Any:
+    """Return the module of that name, None if there is none; what it must have, Plugin says."""
+    name = _PREFIX + family
     try:
-        module = __import__(name)  # not importlib's way: that package costs a fresh interpreter 0.25 ms
+        return __import__(name)  # not importlib's way: that package costs a fresh interpreter 0.25 ms
     except ModuleNotFoundError as error:
         if error.name != name:
             _report_broken(url, error)
-        module = _from_entry_point(url)
     except ImportError as error:
         _report_broken(url, error)
-    plugin: Plugin = module
-    return plugin
+    return None
 
 
 def named_schemes() -> list[str]:

@@ -25,6 +25,9 @@ class Plugin(Protocol):
     COSTS: Costs
     """What its verbs cost; one that says nothing is chosen only where no other suffices."""
 
+    SCHEMES: tuple[str, ...]
+    """The schemes it serves, if there are more than its name: `redis`, `rediss`, `redis+unix`.  Others leave it out."""
+
     def url_for(self, name: str) -> str:
         """Return the URL of the store of an application of that name, for whoever names no place.
 

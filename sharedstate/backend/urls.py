@@ -2,6 +2,7 @@
 
     memory:jobs            shm://jobs?size=64MiB        file:/var/lib/app/state
     sqlite:state.db        the `//` is optional; a path may be relative
+    redis+unix:/run/redis.sock      what follows a `+` says how the plug-in gets there
 
 Parameters are read by typed methods, and what was not read is refused with the
 nearest known name, so that a misspelt option never passes unnoticed.
@@ -50,7 +51,7 @@ def parse_url(text: str) -> StoreUrl:
     if type(text) is not str:
         _refuse(repr(text), "a store is named by a URL, which is a str", "Write for instance 'shm://jobs'.")
     scheme, colon, rest = text.partition(":")
-    if not colon or not scheme.isidentifier() or not scheme.isascii():
+    if not colon or not scheme.replace("+", "_").isidentifier() or not scheme.isascii():
         advice = f"Write for instance 'shm://jobs' or 'file:{text}'." if text else "Write for instance 'shm://jobs'."
         _refuse(text, "a store's URL starts with a scheme and a colon", advice)
     target, _, query = rest.partition("?")
