@@ -9,12 +9,12 @@
 # says what is needed and goes on: the tools may be there under another name.
 set -eu
 
-needed="gcc libc6-dev make cmake ninja-build python3-venv python3-dev"
+needed="gcc libc6-dev make cmake ninja-build python3-venv python3-dev redis-server"
 for more in "$@"; do
     case $more in
     servers) needed="$needed apache2 libapache2-mod-wsgi-py3 apache2-dev" ;;
     browser) needed="$needed chromium" ;;
-    bench) needed="$needed redis-server memcached" ;;
+    bench) needed="$needed memcached" ;;
     torture)
         # Debian 12 names its only clang with a number, and so the runtime that fuzzing needs; later ones have both without.
         case $(. /etc/os-release 2>/dev/null && echo "${VERSION_CODENAME:-}") in

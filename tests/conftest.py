@@ -7,12 +7,15 @@ each; `scripts/guarantees.py` holds the promises in docs/guarantees.md to it.
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Iterator
 
 # The same examples on every run: a failure that a change did not cause helps
 # nobody.  HYPOTHESIS_PROFILE=explore looks for new ones.
@@ -29,3 +32,16 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if _PASSED and report.when == "call" and report.passed:
         with open(_PASSED, "a", encoding="utf-8") as file:
             file.write(f"{report.nodeid}\n")
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The URL of a Redis server of this session's, without a store's name."""
+    from redis_server import RedisServer
+
+    directory = tempfile.mkdtemp(prefix="ss-")  # not pytest's own: a socket's path has at most 107 bytes
+    try:
+        with RedisServer(directory) as server:
+            yield f"redis+unix:{server.socket}"
+    finally:
+        shutil.rmtree(directory)

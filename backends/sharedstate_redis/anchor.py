@@ -1,0 +1,148 @@
+"""The connection that says that a handle lives: locks and presences end with it.
+
+It alone listens to a channel of its own, so the server knows without asking
+anybody whether it is there: it counts the listeners.  When a process dies, the
+kernel closes the connection, and the server forgets the listener.
+
+    A1  A nonce is never used twice: whose channel has no listener is gone for ever.
+    A2  An anchor whose connection broke is dead; it does not connect again.  What
+        it held is lost, and whoever held it is told so when he asks.
+    A3  A lock, or presence, is taken and given back over the connection on which
+        it rests, so none is taken by who is no longer there.
+
+Thread safety: any thread; one call at a time, which waits for nobody but the
+server.  A finalizer that comes in amid a call of its own thread is served after it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import NoScriptError, ResponseError
+
+from sharedstate.backend import Mutex, fork_epoch
+from sharedstate_redis.sessions import LateError, LostError, pack
+
+if TYPE_CHECKING:
+    from sharedstate_redis.place import Place
+    from sharedstate_redis.pool import Pool
+    from sharedstate_redis.scripts import Script
+
+__all__ = ["Anchor", "Anchors"]
+
+
+class Anchor:
+    """One connection, and the channel that it listens to.
+
+    Attributes:
+        nonce: ends the channel's name.
+    """
+
+    def __init__(self, pool: Pool, place: Place) -> None:
+        self.nonce = os.urandom(12).hex().encode()
+        self._turn = Mutex()
+        self._is_busy = False  # guarded by _turn, which a finalizer of the same thread enters too
+        self._later: list[tuple[Script, list[bytes], list[bytes]]] = []  # guarded by _turn
+        self._owes = False  # guarded by _turn; whether a reply is still to come, after an exception from outside
+        self._session = pool.dial()
+        self._session.send(pack(b"SUBSCRIBE", place.channels + self.nonce))
+        if not self._session.wait_for_push(pool.address.timeout_s):
+            raise LateError("no answer to SUBSCRIBE")
+
+    def is_dead(self) -> bool:
+        """Return whether the connection is known to have gone, or is a parent's."""
+        session = self._session
+        return session.epoch != fork_epoch() or session.is_stale()
+
+    def run(self, script: Script, keys: list[bytes], arguments: list[bytes]) -> list[Any]:
+        """Have the server run a script, and return its reply.
+
+        Raises:
+            LostError, LateError: the connection broke; all that rests on it is lost.
+            ResponseError: the server refused.
+        """
+        with self._turn:
+            self._is_busy = True
+            try:
+                reply = self._run(script, keys, arguments)
+                while self._later:
+                    self._run(*self._later.pop())
+            finally:
+                self._is_busy = False
+            return reply
+
+    def tell(self, script: Script, keys: list[bytes], arguments: list[bytes]) -> None:
+        """Have the server run a script that gives something back; if it cannot, the end of the connection does."""
+        with self._turn:
+            if self._is_busy:  # by a call of this very thread
+                self._later.append((script, keys, arguments))
+                return
+        try:
+            self.run(script, keys, arguments)
+        except (LostError, LateError, ResponseError):
+            self._session.close()
+
+    def _run(self, script: Script, keys: list[bytes], arguments: list[bytes]) -> list[Any]:
+        request = script.request(keys, arguments)
+        try:
+            reply: list[Any] = self._exchange(request)
+        except NoScriptError:
+            self._exchange(pack(b"SCRIPT", b"LOAD", script.text))
+            reply = self._exchange(request)
+        return reply
+
+    def _exchange(self, request: bytes) -> Any:
+        session = self._session
+        if session.epoch != fork_epoch():
+            raise LostError("the connection was closed before")
+        try:
+            if self._owes:
+                self._skip()
+            self._owes = True
+            reply = session.exchange(request)
+        except ResponseError:
+            self._owes = False
+            raise
+        except (LostError, LateError):
+            session.close()
+            raise
+        except BaseException:
+            if not session.is_sent:
+                session.close()  # it has half a request
+            raise
+        self._owes = False
+        return reply
+
+    def _skip(self) -> None:
+        with suppress(ResponseError):
+            self._session.receive()
+
+
+class Anchors:
+    """The anchor of one handle: made when first needed, and anew when it is dead.
+
+    Attributes:
+        pool: the handle's connections.
+        place: the store's names.
+    """
+
+    def __init__(self, pool: Pool, place: Place) -> None:
+        self.pool = pool
+        self.place = place
+        self._anchor: Anchor | None = None  # replaced by who has the turn
+        self._turns: dict[int, Mutex] = {}  # one for each fork: a thread of the parent may have held its own
+
+    def get(self) -> Anchor:
+        """Return an anchor that is not known to be dead."""
+        self.pool.require_open()
+        with self._turns.setdefault(fork_epoch(), Mutex()):
+            anchor = self._anchor
+            if anchor is None or anchor.is_dead():
+                anchor = self._anchor = Anchor(self.pool, self.place)
+            return anchor
+
+    def close(self) -> None:
+        """Let go of it; it ends when no lock and no presence rests on it any more."""
+        self._anchor = None

@@ -1,0 +1,144 @@
+"""One connection to the server, and what a fork does to it.
+
+redis-py's `Connection` does the protocol.  Its `Redis` is not used: it sends a
+command a second time when the reply to the first one was lost, so that an
+increment may count twice.
+
+    C1  A session serves one call at a time, and none after a call that failed.
+    C2  `is_sent` is False only if the server cannot have received the request whole.
+    C3  A forked child has none of its parent's sockets open: a copy would keep
+        the parent's locks, which live as long as its connection, beyond its death.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.exceptions import ConnectionError as LostError
+from redis.exceptions import TimeoutError as LateError
+
+from sharedstate.backend import fork_epoch, keep_on_fork, open_unshared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["LateError", "LostError", "Session", "dial", "pack"]
+
+_CLOSED: Final = -1
+
+
+def pack(*arguments: bytes) -> bytes:
+    """Return the bytes of one command."""
+    parts = [b"*%d\r\n" % len(arguments)]
+    parts += [b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments]
+    return b"".join(parts)
+
+
+def dial(make: Callable[[], Any]) -> Session:
+    """Connect, and return the session.
+
+    Args:
+        make: returns a `Connection` of redis-py's that is not yet connected.
+
+    Raises:
+        LostError, LateError, ResponseError: the server cannot be reached, or refuses.
+    """
+    connections: list[Any] = []
+
+    def open_socket() -> int:
+        if connections:
+            _forget(connections.pop())  # a fork came between: `open_unshared` has closed it
+        connection = make()
+        connection.connect()
+        connections.append(connection)
+        fd: int = connection._get_socket().fileno()  # noqa: SLF001  redis-py has no other name for it
+        return fd
+
+    fd = open_unshared(open_socket)
+    return Session(connections[0], fd)
+
+
+class Session:
+    """One connection, and the process that may use it."""
+
+    __slots__ = ("__weakref__", "_connection", "_fd", "_read", "_send", "_socket", "epoch", "idle_since", "is_sent")
+
+    def __init__(self, connection: Any, fd: int) -> None:
+        self.epoch = _CLOSED  # until it is complete, should a signal handler raise before
+        self._connection = connection
+        self._socket: socket.socket = connection._get_socket()  # noqa: SLF001  as above
+        self._fd = fd
+        self._send = self._socket.sendall
+        self._read = connection.read_response
+        self.is_sent = False
+        self.idle_since = 0.0
+        self.epoch = fork_epoch()
+
+    def exchange(self, request: bytes) -> Any:
+        """Send a packed command and return the reply.
+
+        Raises:
+            LostError, LateError: the connection broke; `is_sent` says whether that was before the server knew all.
+            ResponseError: the server refused; the session is as good as before.
+        """
+        self.send(request)
+        return self.receive()
+
+    def send(self, request: bytes) -> None:
+        """Send a packed command; whoever does so by itself sees to the reply."""
+        self.is_sent = False
+        try:
+            self._send(request)
+        except OSError as error:  # also a time-out
+            raise LostError(str(error)) from error
+        self.is_sent = True
+
+    def receive(self) -> Any:
+        """Return the reply to a command that was sent."""
+        return self._read(disable_decoding=True, disconnect_on_error=False)
+
+    def wait_for_push(self, timeout_s: float) -> bool:
+        """Wait until the server says something unasked; return whether it did in time."""
+        try:
+            self._read(disable_decoding=True, disconnect_on_error=False, push_request=True, timeout=timeout_s)
+        except LateError:
+            return False
+        return True
+
+    def is_stale(self) -> bool:
+        """Return whether the server has closed the connection, as far as can be seen without asking it."""
+        # A socket with a time-out would wait for something to read, whatever the flags: so ask first.
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        if not poll.poll(0):
+            return False
+        try:
+            return not socket.socket.recv(self._socket, 1, socket.MSG_PEEK)  # below TLS, which could not peek
+        except OSError:
+            return True
+
+    def rest(self) -> None:
+        """Note that it is idle from now on."""
+        self.idle_since = time.monotonic()
+
+    def close(self) -> None:
+        """Close the connection, or in a forked child forget it (C3); twice is no error."""
+        if self.epoch == _CLOSED:
+            return
+        is_ours, self.epoch = self.epoch == fork_epoch(), _CLOSED
+        if is_ours:
+            keep_on_fork(self._fd)
+            self._connection.disconnect()
+        else:
+            _forget(self._connection)  # closed by close_on_fork; the number may be another file's by now
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _forget(connection: Any) -> None:
+    connection._get_socket().detach()  # noqa: SLF001  as above
+    connection.disconnect()

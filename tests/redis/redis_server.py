@@ -1,0 +1,96 @@
+"""A Redis server of one's own, on a socket or a port of this host, and how it ends.
+
+Debian's redis-server, which `scripts/system-packages.sh` installs: where it is
+missing, the tests fail.  A skip would hide that nothing was tested.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from typing import Self
+
+_PATIENCE_S = 30.0
+
+
+class RedisServer:
+    """One server; its data lies in `directory`.
+
+    Args:
+        directory: short, for the path of a socket has at most 107 bytes.
+        options: of redis-server, beside those that make it ours.
+        has_port: whether it listens on a port too.
+    """
+
+    def __init__(self, directory: str, *options: str, has_port: bool = False) -> None:
+        self.directory = directory
+        self.socket = os.path.join(directory, "s")
+        self.port = _free_port() if has_port else 0
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and return when it answers."""
+        program = shutil.which("redis-server")
+        if program is None:
+            pytest.fail("redis-server is missing: run scripts/system-packages.sh as root")
+        ours = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.socket, "--dir", self.directory]
+        quiet = ["--daemonize", "no", "--loglevel", "warning", "--logfile", os.path.join(self.directory, "log")]
+        persistence = [] if "--save" in self._options else ["--save", ""]
+        self._process = subprocess.Popen([program, *ours, *quiet, *persistence, *self._options])
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._answers():
+            assert self._process.poll() is None, "redis-server ended; see its log"
+            assert time.monotonic() < deadline, "redis-server does not answer"
+            time.sleep(0.005)
+
+    def command(self, *words: bytes | str) -> bytes:
+        """Send it a command by hand, and return what comes back first, as the protocol has it."""
+        with socket.socket(socket.AF_UNIX) as wire:
+            wire.settimeout(_PATIENCE_S)
+            wire.connect(self.socket)
+            parts = [word if isinstance(word, bytes) else word.encode() for word in words]
+            wire.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts))
+            return wire.recv(2**20)
+
+    def _answers(self) -> bool:
+        try:
+            return self.command("PING").startswith(b"+PONG")
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        """End it as an administrator does."""
+        self._end("terminate")
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self._end("kill")
+
+    def _end(self, how: str) -> None:
+        if self._process is not None:
+            getattr(self._process, how)()
+            self._process.wait(_PATIENCE_S)
+            self._process = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
