@@ -25,18 +25,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_SCOPES = {"memory": Scope.INTERPRETER, "file": Scope.HOST, "sqlite": Scope.HOST, "shm": Scope.HOST}
+_SCOPES = {"memory": Scope.INTERPRETER, **dict.fromkeys(("file", "sqlite", "shm", "redis"), Scope.HOST)}
 
 
 @pytest.fixture(params=_SCOPES)
 def cast(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Actor]]:
     """Actors by name, of each kind that the backend's scope covers, each with a handle on one fresh store."""
     scheme = request.param
+    server = request.getfixturevalue("redis_url") if scheme == "redis" else ""
     url = {
         "memory": "memory:history",
         "file": f"file:{tmp_path}/store",
         "sqlite": f"sqlite:{tmp_path}/state.db",
         "shm": f"shm://history-{uuid4()}?size=4MiB",
+        "redis": f"{server}?name=history-{uuid4()}",
     }[scheme]
     kinds = [Kind.THREAD] * 4
     if _SCOPES[scheme] >= Scope.HOST:

@@ -15,15 +15,16 @@ from sharedstate.testing.machine import check_agreement
 if TYPE_CHECKING:
     from pathlib import Path
 
-_SCOPES = {"memory": Scope.INTERPRETER, "file": Scope.HOST, "sqlite": Scope.HOST, "shm": Scope.HOST}
+_SCOPES = {"memory": Scope.INTERPRETER, **dict.fromkeys(("file", "sqlite", "shm", "redis"), Scope.HOST)}
 
 
-def url_of(scheme: str, directory: Path, number: int) -> str:
+def url_of(scheme: str, directory: Path, number: int, server: str) -> str:
     return {
         "memory": f"memory:machine-{number}",
         "file": f"file:{directory}/store-{number}",
         "sqlite": f"sqlite:{directory}/state-{number}.db",
         "shm": f"shm://machine-{uuid4()}?size=4MiB",
+        "redis": f"{server}?name=machine-{uuid4()}",
     }[scheme]
 
 
@@ -38,10 +39,11 @@ def kinds_within(scope: Scope) -> list[Kind]:
 
 
 @pytest.mark.parametrize("scheme", _SCOPES)
-def test_store_agrees_with_the_model(scheme: str, tmp_path: Path) -> None:
+def test_store_agrees_with_the_model(scheme: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """30 random programs of up to 40 steps, each step by any actor within the scope, leave no disagreement."""
     numbers = count()
+    server = request.getfixturevalue("redis_url") if scheme == "redis" else ""
 
     check_agreement(
-        lambda: url_of(scheme, tmp_path, next(numbers)), kinds_within(_SCOPES[scheme]), examples=30, steps=40
+        lambda: url_of(scheme, tmp_path, next(numbers), server), kinds_within(_SCOPES[scheme]), examples=30, steps=40
     )

@@ -23,8 +23,10 @@ ACTORS = 4
 SPAN_S = 1.0
 
 
-@pytest.fixture(params=["file", "sqlite", "shm"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(params=["file", "sqlite", "shm", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if request.param == "redis":
+        monkeypatch.setenv("SHAREDSTATE_REDIS_URL", request.getfixturevalue("redis_url"))
     url = find_plugin(parse_url(f"{request.param}:any")).temporary_url(str(tmp_path))
     yield url
     sharedstate.remove(url)
