@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import NoScriptError, ResponseError
 
 from sharedstate.backend import Mutex, fork_epoch
+from sharedstate_redis.faults import translate
 from sharedstate_redis.sessions import LateError, LostError, pack
 
 if TYPE_CHECKING:
@@ -135,12 +136,20 @@ class Anchors:
         self._turns: dict[int, Mutex] = {}  # one for each fork: a thread of the parent may have held its own
 
     def get(self) -> Anchor:
-        """Return an anchor that is not known to be dead."""
+        """Return an anchor that is not known to be dead.
+
+        Raises:
+            LostError, LateError: the connection broke while it was made.
+            StateError: the server cannot be reached, or refuses.
+        """
         self.pool.require_open()
         with self._turns.setdefault(fork_epoch(), Mutex()):
             anchor = self._anchor
             if anchor is None or anchor.is_dead():
-                anchor = self._anchor = Anchor(self.pool, self.place)
+                try:
+                    anchor = self._anchor = Anchor(self.pool, self.place)
+                except ResponseError as error:
+                    raise translate(self.pool.address, error) from error
             return anchor
 
     def close(self) -> None:

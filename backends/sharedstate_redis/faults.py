@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
     NoPermissionError,
@@ -49,6 +50,11 @@ def translate(address: Address, error: RedisError) -> StateError:
         return StoreAccessError(url=url, reason=f"the server refuses us ({reason})", advice=advice)
     if isinstance(error, ReadOnlyError):
         return UnavailableError(url=url, reason="the server is a replica", advice="Name its primary.")
+    if isinstance(error, AskError):  # or MovedError, which derives from it
+        advice = "Clusters are not served yet: name a server that is none of a cluster."
+        return UnavailableError(
+            url=url, reason=f"the store belongs to another server of a cluster ({reason})", advice=advice
+        )
     code = reason.partition(" ")[0]
     if code == _WRONG_TYPE:
         return CorruptError(url=url, reason=f"a key of the store is of another kind ({reason})")

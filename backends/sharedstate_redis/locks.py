@@ -174,9 +174,9 @@ def announce(anchors: Anchors, facts: Mapping[str, Any]) -> RedisPresence:
     sharer, place, address = new_sharer(facts), anchors.place, anchors.pool.address
     record = encode((_FORMAT, sharer.token, tuple(sharer.owner), sharer.since, sharer.facts))
     for last in (False, True):
-        anchor = anchors.get()
-        arguments = [place.id, place.channels, sharer.token.encode(), anchor.nonce + b" " + record]
         try:
+            anchor = anchors.get()
+            arguments = [place.id, place.channels, sharer.token.encode(), anchor.nonce + b" " + record]
             status = anchor.run(scripts.ANNOUNCE, [place.store, place.sharers], arguments)[0]
         except (LostError, LateError) as error:
             if last:

@@ -21,7 +21,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from sharedstate.backend import Backoff, Deadline, fork_epoch
 from sharedstate.errors import ClosedError, OutcomeUnknownError, UnavailableError
 from sharedstate_redis.faults import is_refusal, is_temporary, translate
-from sharedstate_redis.sessions import LateError, LostError, Session, dial, pack
+from sharedstate_redis.sessions import LateError, Session, dial, pack
 
 if TYPE_CHECKING:
     from sharedstate_redis.address import Address
@@ -99,7 +99,7 @@ class Pool:
                 if isinstance(error, NoScriptError):
                     raise
                 raise translate(self.address, error) from error
-            except (LostError, LateError) as error:
+            except RedisError as error:
                 session.close()
                 tries += 1
                 self._bear(session, error, is_writing, tries)

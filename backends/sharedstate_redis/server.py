@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sharedstate.errors import StateError, UnavailableError
+from sharedstate.errors import StateError, UnavailableError, redact
 from sharedstate.model import Capabilities, Clock, Durability, Scope
 from sharedstate_redis.offer import MAX_TRANSACTION_KEYS, MAX_VALUE_BYTES
 from sharedstate_redis.sessions import pack
@@ -71,7 +71,7 @@ class Server(NamedTuple):
         if self.evicts:
             what = "anything, locks too" if self.evicts_anything else "entries that have a time to live"
             warnings.warn(
-                f"{address.url.partition('@')[2] or address.url}: this server evicts {what} "
+                f"{redact(address.url)}: this server evicts {what} "
                 f"(maxmemory-policy {self.policy}). Use one with noeviction for state that must stay.",
                 RuntimeWarning,
                 stacklevel=4,
