@@ -282,7 +282,7 @@ def test_refusal_names_schemes_where_no_store_can_be_had(monkeypatch: pytest.Mon
     with pytest.raises(sharedstate.ScopeError) as caught:
         sharedstate.open("memory:x", durability=Durability.DISK)
 
-    assert "file: or sqlite:" in caught.value.advice
+    assert "file: or redis: or sqlite:" in caught.value.advice
 
 
 def test_broken_plugin_spoils_no_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
