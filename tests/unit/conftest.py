@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
@@ -22,11 +23,21 @@ if TYPE_CHECKING:
 
     from sharedstate.store import Store
 
-_EVERY = ("memory", "file", "sqlite", "shm")
+_EVERY = ("memory", "file", "sqlite", "shm", "redis")
 
 
 def _temporary(scheme: str, directory: Path) -> Iterator[str]:
-    url = find_plugin(parse_url(f"{scheme}:any")).temporary_url(str(directory))
+    yield from _witnessed(find_plugin(parse_url(f"{scheme}:any")).temporary_url(str(directory)))
+
+
+def _requested(request: pytest.FixtureRequest, directory: Path) -> Iterator[str]:
+    if request.param == "redis":
+        yield from _witnessed(f"{request.getfixturevalue('redis_url')}?name=unit-{uuid4()}")
+    else:
+        yield from _temporary(request.param, directory)
+
+
+def _witnessed(url: str) -> Iterator[str]:
     with sharedstate.open(url) as witness:
         try:
             yield url
@@ -38,13 +49,13 @@ def _temporary(scheme: str, directory: Path) -> Iterator[str]:
 @pytest.fixture(params=_EVERY)
 def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a fresh store of each backend; its invariants are checked afterwards."""
-    yield from _temporary(request.param, tmp_path)
+    yield from _requested(request, tmp_path)
 
 
 @pytest.fixture(params=_EVERY[1:])
 def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a fresh store of each backend that processes share."""
-    yield from _temporary(request.param, tmp_path)
+    yield from _requested(request, tmp_path)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from crew import depose
 from judges import holds_of, judge_overlaps, judge_tokens
 
 import sharedstate
@@ -199,8 +200,7 @@ def test_a_deposed_leaders_late_write_is_refused(crew: Crew) -> None:
     crew.log.wait("begun")
     leader.stop()
     with sharedstate.open(crew.url) as store:
-        directory = os.path.dirname(store.lock("any").path)  # type: ignore[attr-defined]
-        os.unlink(os.path.join(directory, f"{store['sharedstate:leader/l']['owner']}.sharer"))
+        depose(store, store["sharedstate:leader/l"]["owner"])
         assert _candidate(store).try_lead()
         crew.log.tell("end it")
         leader.go_on()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import os
 import random
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from crew import depose
 from judges import judge_effects, judge_tasks
 
 import sharedstate
@@ -113,8 +113,7 @@ def _make_zombie(crew: Crew, late: str, bug: str = "") -> Store:
     owner.stop()
     store = sharedstate.open(crew.url)
     token = store[JOURNAL + "t"]["owner"]
-    directory = os.path.dirname(store.lock("any").path)  # type: ignore[attr-defined]
-    os.unlink(os.path.join(directory, f"{token}.sharer"))
+    depose(store, token)
     second = crew.start("forked", "hold_task", "j", "t", {"gate": "end the second"})
     crew.log.wait("begun", second.name)
     crew.log.tell("end it")

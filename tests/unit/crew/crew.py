@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
+    from sharedstate import Store
+
 PATIENCE_S = 60.0
 
 # Imported where they are used, and not here: threading, signal, warnings, subprocess are
@@ -267,3 +269,16 @@ def run_interpreters(kind: str, scripts: tuple[str, ...]) -> None:
     for thread in threads:
         thread.join()
     assert not failures, failures
+
+
+def depose(store: Store, token: str) -> None:
+    """Take away a sharer's place, as if its connection, or whoever tidies up its directory, had."""
+    if store.url.startswith("redis"):
+        from sharedstate_redis.scripts import LEAVE
+
+        anchors = store._backend._anchors
+        place = anchors.place
+        anchors.pool.run(LEAVE, [place.store, place.sharers], [place.id, place.channels, token.encode()])
+    else:
+        directory = os.path.dirname(store.lock("any").path)
+        os.unlink(os.path.join(directory, f"{token}.sharer"))
