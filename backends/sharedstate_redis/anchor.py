@@ -20,7 +20,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from sharedstate.backend import Mutex, fork_epoch
 from sharedstate_redis.faults import translate
@@ -65,8 +65,8 @@ class Anchor:
             ResponseError: the server refused.
         """
         with self._turn:
-            self._is_busy = True
             try:
+                self._is_busy = True
                 reply = self._run(script, keys, arguments)
                 while self._later:
                     self._run(*self._later.pop())
@@ -106,9 +106,11 @@ class Anchor:
         except ResponseError:
             self._owes = False
             raise
-        except (LostError, LateError):
+        except RedisError as error:
             session.close()
-            raise
+            if isinstance(error, (LostError, LateError)):
+                raise
+            raise LostError(f"what came is no reply ({error})") from error
         except BaseException:
             if not session.is_sent:
                 session.close()  # it has half a request

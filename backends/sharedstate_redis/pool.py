@@ -44,6 +44,7 @@ def connection_to(address: Address) -> Any:
         "socket_timeout": address.timeout_s,
         "socket_connect_timeout": address.timeout_s,
         "driver_info": None,  # two round trips at each connection
+        "command_packer": _Packer(),
     }
     library: Any = redis  # whose types say that a connection to a socket is abstract
     if address.socket:
@@ -53,6 +54,16 @@ def connection_to(address: Address) -> Any:
         return library.Connection(**options)
     ca, cert, key = address.certificates
     return library.SSLConnection(ssl_ca_certs=ca or None, ssl_certfile=cert or None, ssl_keyfile=key or None, **options)
+
+
+class _Packer:
+    """Packs the commands of redis-py's handshake, as `pack` does ours.
+
+    hiredis, which would, crashes when a signal handler raises in it (3.5.0).
+    """
+
+    def pack(self, *arguments: object) -> list[bytes]:
+        return [pack(*(each if type(each) is bytes else str(each).encode() for each in arguments))]
 
 
 class Pool:

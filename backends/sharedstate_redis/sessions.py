@@ -57,8 +57,14 @@ def dial(make: Callable[[], Any]) -> Session:
         fd: int = connection._get_socket().fileno()  # noqa: SLF001  redis-py has no other name for it
         return fd
 
-    fd = open_unshared(open_socket)
-    return Session(connections[0], fd)
+    try:
+        fd = open_unshared(open_socket)
+        return Session(connections[0], fd)
+    except BaseException:
+        for connection in connections:
+            keep_on_fork(connection._get_socket().fileno())  # noqa: SLF001  as above
+            connection.disconnect()
+        raise
 
 
 class Session:

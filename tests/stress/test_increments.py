@@ -39,7 +39,8 @@ def test_four_at_a_time_lose_nothing(url: str, kind: Kind) -> None:
     Where this Python has no such interpreter, `available_kinds` says why, and
     the same is shown for legacy ones.
     """
-    if available_kinds()[kind]:
+    if available_kinds()[kind] or (url.startswith("redis") and sys.version_info < (3, 13)):
+        # CPython 3.12.1 aborts where an isolated interpreter imports what redis-py does (datetime, ssl, asyncio).
         kind = Kind.LEGACY
     with Stage(patience_s=60) as stage:
         actors = [stage.actor(kind, url) for _ in range(ACTORS)]
