@@ -404,7 +404,8 @@ class RedisBackend(Backend):
         self._anchors.close()
 
     def __del__(self) -> None:
-        self._pool.close()
+        if hasattr(self, "_pool"):  # not if the constructor was interrupted
+            self._pool.close()
 
 
 def _batches(keys: Iterable[str]) -> Iterator[list[str]]:

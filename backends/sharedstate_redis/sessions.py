@@ -62,18 +62,19 @@ def dial(make: Callable[[], Any]) -> Session:
         return Session(connections[0], fd)
     except BaseException:
         for connection in connections:
-            keep_on_fork(connection._get_socket().fileno())  # noqa: SLF001  as above
-            connection.disconnect()
+            end = connection._get_socket()  # noqa: SLF001  as above
+            if end is not None:  # its session was not made, or has not closed it
+                keep_on_fork(end.fileno())
+                connection.disconnect()
         raise
 
 
 class Session:
     """One connection, and the process that may use it."""
 
-    __slots__ = ("__weakref__", "_connection", "_fd", "_read", "_send", "_socket", "epoch", "idle_since", "is_sent")
+    epoch = _CLOSED  # until it is complete, should a signal handler raise before
 
     def __init__(self, connection: Any, fd: int) -> None:
-        self.epoch = _CLOSED  # until it is complete, should a signal handler raise before
         self._connection = connection
         self._socket: socket.socket = connection._get_socket()  # noqa: SLF001  as above
         self._fd = fd
@@ -146,5 +147,7 @@ class Session:
 
 
 def _forget(connection: Any) -> None:
-    connection._get_socket().detach()  # noqa: SLF001  as above
+    end = connection._get_socket()  # noqa: SLF001  as above
+    if end is not None:
+        end.detach()
     connection.disconnect()
