@@ -57,6 +57,7 @@ _MOST: Final = 2**64 - 1
 # How long others wait for the server at most: that many keys, or bytes.
 _BATCH_KEYS: Final = 500
 _BATCH_BYTES: Final = 2**22
+_BATCH_CELLS: Final = 50  # read whole, and each may be large
 
 _LOOK_S: Final = 1.0  # a waiter looks at least so often whether the handle is still open
 _GET: Final = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
@@ -116,7 +117,7 @@ class RedisBackend(Backend):
             return []  # no key holds a lone surrogate
         # The server may name a key several times, while the index grows.
         found: dict[bytes, None] = {}
-        for names in self._scan(scripts.SCAN, wanted, b"1" if self.capabilities.evicts else b""):
+        for names in self._scan(scripts.SCAN, _BATCH_KEYS, wanted, b"1" if self.capabilities.evicts else b""):
             found.update(dict.fromkeys(names))
         return [name.decode() for name in found]
 
@@ -127,10 +128,10 @@ class RedisBackend(Backend):
         found: int = self._run(scripts.COUNT)[0]
         return found
 
-    def _scan(self, script: scripts.Script, prefix: bytes, *more: bytes) -> Iterator[list[Any]]:
+    def _scan(self, script: scripts.Script, batch: int, prefix: bytes, *more: bytes) -> Iterator[list[Any]]:
         cursor = b"0"
         while True:
-            cursor, *found = self._run(script, (), cursor, prefix, b"%d" % _BATCH_KEYS, *more)
+            cursor, *found = self._run(script, (), cursor, prefix, b"%d" % batch, *more)
             yield found
             if cursor == b"0":
                 return
@@ -370,7 +371,7 @@ class RedisBackend(Backend):
         """Verify R1 to R5 of what the index names."""
         total, done = self.count() if progress is not None else 0, 0
         self.change_token()  # R1
-        for *found, last in self._scan(scripts.INSPECT, b""):
+        for *found, last in self._scan(scripts.INSPECT, _BATCH_CELLS, b""):
             for name, deadline, cell, expiry in found:
                 self._check_entry(name, deadline, cell, expiry, int(last))
             done += len(found)
