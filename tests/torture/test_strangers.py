@@ -41,7 +41,18 @@ if TYPE_CHECKING:
 
 SHM: Final = f"/dev/shm/sharedstate-strangers-{os.getpid()}"
 NAMES: Final = {
-    "file": ("", "/lock", "/head", "/log-1", "/log-2", "/log-draft", "/locks", "/locks/door.lock"),
+    "file": (
+        "",
+        "/lock",
+        "/head",
+        "/log-1",
+        "/log-2",
+        "/log-copy",
+        "/log-draft",
+        "/locks",
+        "/locks/.lock",
+        "/locks/door.lock",
+    ),
     "sqlite": ("", "-wal", "-shm", "-journal", ".creating", ".repaired", ".locks", ".locks/.lock", ".locks/door.lock"),
     "shm": (".region", ".locks", ".locks/door.lock"),
 }

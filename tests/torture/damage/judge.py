@@ -61,7 +61,7 @@ def due_after_cut(scene: Scene, name: str, length: int, is_head_lost: bool) -> D
 
 def _due_of_a_copy(scene: Scene, name: str, offset: int, is_head_lost: bool) -> Due:
     """Return what is due where nothing rests on the damaged log."""
-    if name == "log-draft":
+    if name == "log-copy":
         return Due(scene.content)
     if is_head_lost:
         return Due(None, offset)  # whether it holds no more than a copy cannot be told

@@ -73,7 +73,7 @@ class Scene:
             return [self.word[0]]
         if self.name in {"draft written", "draft renamed"}:
             return ["log-1"]
-        return [name for name in self.logs if name != "log-draft"]
+        return [name for name in self.logs if name != "log-copy"]
 
 
 def _frames(content: bytes) -> list[Frame]:
