@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import ResponseError
 
-from sharedstate.backend import Backend, Deadline, Lock, Presence, check_ttl
+from sharedstate.backend import Backend, Deadline, Lock, Presence, check_ttl, keeps_deadline
 from sharedstate.errors import CapacityError, ConflictError, CorruptError, KeyFormatError, UnavailableError
-from sharedstate.model import ABSENT, KEEP, Entry, Keep, LockRecord, Put, Sharer, Write
+from sharedstate.model import ABSENT, Entry, Keep, LockRecord, Put, Sharer, Write
 from sharedstate.values import check_key
 from sharedstate_redis import locks as claims
 from sharedstate_redis import scripts
@@ -197,17 +197,19 @@ class RedisBackend(Backend):
         arguments: list[bytes] = []
         for key in keys:
             arguments.append(b"%d" % expected[key] if key in expected else b"")
-            arguments += self._describe(writes.get(key))
+            arguments += self._describe(writes.get(key), expected.get(key, ABSENT))
         generation = self._commit(keys, arguments, any(isinstance(write, Put) for write in writes.values()))
         return {key: generation if isinstance(write, Put) else ABSENT for key, write in writes.items()}
 
-    def _describe(self, write: Write | None) -> tuple[bytes, bytes, bytes]:
+    def _describe(self, write: Write | None, expected: int) -> tuple[bytes, bytes, bytes]:
         if write is None:
             return b"", b"", b""
         if not isinstance(write, Put):
             return b"d", b"", b""
         value = pack_value(self.url, write.value)
-        return (b"k", b"", value) if write.ttl_s is KEEP else (b"p", _ttl_us(write.ttl_s), value)
+        if keeps_deadline(write.ttl_s, expected):
+            return b"k", b"", value
+        return b"p", _ttl_us(write.ttl_s), value
 
     def _commit(self, keys: list[str], arguments: list[bytes], puts: bool = True) -> int:
         """Commit and return the generation, or raise `ConflictError`."""
