@@ -33,7 +33,7 @@ from limits.aio.storage import SlidingWindowCounterSupport as AsyncSlidingWindow
 from limits.aio.storage import Storage as AsyncStorage
 from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport, Storage
 
-from sharedstate.backend.waiting import Backoff, clock_s
+from sharedstate.backend.waiting import Backoff
 from sharedstate.contrib._caching import fit_key, store_of
 from sharedstate.coordination.claims import corrupt
 from sharedstate.errors import ConflictError, StateError
@@ -207,7 +207,7 @@ class SharedStateStorage(Storage, MovingWindowSupport, SlidingWindowCounterSuppo
                 return is_admitted
 
     def _now_ns(self) -> int:
-        return int(clock_s(self._store.capabilities.clock) * _NS)
+        return int(self._store.now() * _NS)
 
 
 class AsyncSharedStateStorage(AsyncStorage, AsyncMovingWindowSupport, AsyncSlidingWindowCounterSupport):

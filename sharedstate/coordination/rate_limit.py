@@ -8,9 +8,9 @@
         is refused is not counted, and, while the clock goes on, writes nothing.
     W4  A subject's entry vanishes once it cannot matter any more.
 
-The clock is the store's (`capabilities.clock`): the boot clock in `memory:` and
-`shm:`, which does not step; the wall clock in `file:` and `sqlite:`.  If that is
-set back, what is dated after now counts as of now: nobody is let in too early,
+The clock is the store's (`Store.now`): the boot clock in `memory:` and `shm:`,
+which does not step; the wall clock in `file:` and `sqlite:`; the server's in
+`redis:`, one more round trip, since the clocks of hosts differ.  If it is set back, what is dated after now counts as of now: nobody is let in too early,
 and nobody is kept out for longer than `per_s`.  If it is set forward, hits are
 forgotten that much too early.  Nothing is owned here, so a death leaves nothing
 behind: a hit was counted, or it was not.
@@ -19,7 +19,7 @@ behind: a hit was counted, or it was not.
 from __future__ import annotations
 
 from sharedstate._light import NamedTuple
-from sharedstate.backend.waiting import Backoff, clock_s
+from sharedstate.backend.waiting import Backoff
 from sharedstate.coordination.claims import corrupt, key_of
 from sharedstate.errors import ConflictError, KeyFormatError, ValueTypeError
 from sharedstate.model import ABSENT, MISSING
@@ -159,7 +159,7 @@ class RateLimit:
         return Decision(False, 0, -spare_ns / _NS), full_ns if is_further_off else None, full_ns - now_ns
 
     def _now_ns(self) -> int:
-        return int(clock_s(self._store.capabilities.clock) * _NS)
+        return int(self._store.now() * _NS)
 
     def _key(self, subject: str) -> str:
         if type(subject) is not str:

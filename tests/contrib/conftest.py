@@ -1,4 +1,4 @@
-"""Fresh stores for the adapters, and processes that use them at the same time."""
+"""Processes that use an adapter at the same time."""
 
 from __future__ import annotations
 
@@ -8,42 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import sharedstate
-from sharedstate.registry import find_plugin, parse_url
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-_EVERY = ("memory", "file", "sqlite", "shm")
-
-
-def _temporary(scheme: str, directory: Path) -> Iterator[str]:
-    url = find_plugin(parse_url(f"{scheme}:any")).temporary_url(str(directory))
-    with sharedstate.open(url) as witness:
-        try:
-            yield url
-            witness.check()
-        finally:
-            sharedstate.remove(url)
-
-
-@pytest.fixture(params=_EVERY)
-def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a fresh store of each backend; its invariants are checked afterwards."""
-    yield from _temporary(request.param, tmp_path)
-
-
-@pytest.fixture(params=_EVERY[1:])
-def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a fresh store of each backend that processes share."""
-    yield from _temporary(request.param, tmp_path)
-
-
-@pytest.fixture
-def memory_url(tmp_path: Path) -> Iterator[str]:
-    """The URL of a fresh store, where one backend is enough."""
-    yield from _temporary("memory", tmp_path)
+    from collections.abc import Callable
 
 
 @pytest.fixture

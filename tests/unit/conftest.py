@@ -1,17 +1,15 @@
-"""Stores and crews for the tests of coordination; makes crew/ importable, here and in the members' processes."""
+"""Handles and crews for the tests of coordination; makes crew/ importable, here and in the members' processes."""
 
 from __future__ import annotations
 
 import os
 import sys
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import pytest
 
 import sharedstate
 from sharedstate.probe.boundaries import Kind, available_kinds
-from sharedstate.registry import find_plugin, parse_url
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "crew"))
 
@@ -22,40 +20,6 @@ if TYPE_CHECKING:
     from crew import Crew
 
     from sharedstate.store import Store
-
-_EVERY = ("memory", "file", "sqlite", "shm", "redis")
-
-
-def _temporary(scheme: str, directory: Path) -> Iterator[str]:
-    yield from _witnessed(find_plugin(parse_url(f"{scheme}:any")).temporary_url(str(directory)))
-
-
-def _requested(request: pytest.FixtureRequest, directory: Path) -> Iterator[str]:
-    if request.param == "redis":
-        yield from _witnessed(f"{request.getfixturevalue('redis_url')}?name=unit-{uuid4()}")
-    else:
-        yield from _temporary(request.param, directory)
-
-
-def _witnessed(url: str) -> Iterator[str]:
-    with sharedstate.open(url) as witness:
-        try:
-            yield url
-            witness.check()
-        finally:
-            sharedstate.remove(url)
-
-
-@pytest.fixture(params=_EVERY)
-def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a fresh store of each backend; its invariants are checked afterwards."""
-    yield from _requested(request, tmp_path)
-
-
-@pytest.fixture(params=_EVERY[1:])
-def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a fresh store of each backend that processes share."""
-    yield from _requested(request, tmp_path)
 
 
 @pytest.fixture
@@ -92,13 +56,12 @@ def crew(shared_url: str, tmp_path: Path) -> Iterator[Crew]:
 
 
 @pytest.fixture
-def shm_crew(tmp_path: Path) -> Iterator[Crew]:
+def shm_crew(shm_url: str, tmp_path: Path) -> Iterator[Crew]:
     """A crew over a fresh shared-memory store, where one backend is enough."""
     from crew import Crew
 
-    for url in _temporary("shm", tmp_path):
-        with Crew(url, str(tmp_path)) as crew:
-            yield crew
+    with Crew(shm_url, str(tmp_path)) as crew:
+        yield crew
 
 
 _INTERPRETERS = [kind.value for kind in (Kind.LEGACY, Kind.ISOLATED) if not available_kinds()[kind]]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from judges import judge_window
 
+import sharedstate
 from sharedstate.coordination import RateLimit
 from sharedstate.errors import CorruptError, KeyFormatError, ValueTypeError
 from sharedstate.testing.conformance.support import run_together, until
@@ -172,6 +174,22 @@ def test_the_clock_is_the_stores(open_any: Callable[[], Store], monkeypatch: pyt
     clock = time.CLOCK_BOOTTIME if store.capabilities.clock.value == "boot" else time.CLOCK_REALTIME
 
     assert abs(rate._now_ns() - time.clock_gettime_ns(clock)) < _NS
+
+
+@pytest.mark.parametrize("kind", ["sliding-window", "token-bucket"])
+def test_hosts_whose_clocks_differ_share_one_limit(redis_url: str, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Of a store that several hosts share the clock is the server's: one that is ahead by an hour lets nobody in."""
+    import time
+
+    url = f"{redis_url}?name=unit-{uuid4()}"
+    with sharedstate.open(url) as store:
+        rate = RateLimit(store, "r", 2, 60, kind=kind)
+        assert [rate.hit("a").allowed for _ in range(3)] == [True, True, False]
+        with monkeypatch.context() as ahead:
+            actual = time.time
+            ahead.setattr(time, "time", lambda: actual() + 3600)
+            assert not rate.hit("a")
+    sharedstate.remove(url)
 
 
 # --- Keys ----------------------------------------------------------------------------------
