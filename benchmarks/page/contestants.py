@@ -29,7 +29,7 @@ def colour_of(contestant: str, ours: list[str], *, is_losing: bool = False) -> s
     if is_losing or contestant.endswith(_NOT_ATOMIC):
         return "lost"
     name = plain_name(contestant)
-    if name in ours or name == "sharedstate codec":
+    if name in ours or name.startswith("sharedstate "):
         return _COLOURS.get(name, _OTHERS)
     return "reference" if name.startswith((BASELINE, "dict")) else "peer"
 

@@ -66,6 +66,10 @@ CONTESTANTS: Final = (
     ("*django*", "a file for each key, compressed and pickled"),
     ("*shelve*", "pickles in a dbm file; not shared between processes that write"),
     ("*dbm*", "a hash file of the system; one writer at a time, and nobody keeps them apart"),
+    (
+        "sharedstate redis*",
+        "our `redis:`: a read is one command, as redis-py sends it, each write a script in the server",
+    ),
     ("*redis*", "a server: a round trip through a socket, and two switches of process, cost more than any work in it"),
     (
         "*memcache*",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from benchmarks.peers.base import Place
 
-__all__ = ["BACKENDS", "open_codec", "open_dict_codec", "opener", "url_of"]
+__all__ = ["BACKENDS", "open_codec", "open_dict_codec", "open_store", "opener", "url_of"]
 
 _VERSION: Final = "source tree"
 
@@ -32,41 +32,41 @@ def url_of(backend: str, place: Place) -> str:
 
 def opener(backend: str) -> Callable[[Place], Generator[Session, None, None]]:
     """Return what opens the backend of that name."""
+    return lambda place: open_store(url_of(backend, place))
 
-    def open_store(place: Place) -> Generator[Session, None, None]:
-        url = url_of(backend, place)
-        # `memory` is too narrow for a process that may start others, and it is not asked to be wider.
-        store = sharedstate.open(url, allow_narrow=True)
-        transaction = store.transaction
 
-        def swap(k: str, j: str) -> None:
-            with transaction() as tx:
-                tx[k], tx[j] = tx[j], tx[k]
+def open_store(url: str) -> Generator[Session, None, None]:
+    """The store at `url`, which is removed at the end."""
+    # `memory` is too narrow for a process that may start others, and it is not asked to be wider.
+    store = sharedstate.open(url, allow_narrow=True)
+    transaction = store.transaction
 
-        def generation(key: str) -> int:
-            entry = store.read(key)
-            return sharedstate.ABSENT if entry is None else entry.generation
+    def swap(k: str, j: str) -> None:
+        with transaction() as tx:
+            tx[k], tx[j] = tx[j], tx[k]
 
-        try:
-            verbs = {
-                "get": store.get,
-                "getitem": store,
-                "set": store.set,
-                "setitem": store,
-                "delete": store.delete,
-                "increment": store.increment,
-                "compare_and_set": store.compare_and_set,
-                "swap": swap,
-                "items": store.items,
-                "get_many": store.get_many,
-                "set_many": store.set_many,
-            }
-            yield Session(verbs, _VERSION, generation=generation)
-        finally:
-            store.close()
-            sharedstate.remove(url)
+    def generation(key: str) -> int:
+        entry = store.read(key)
+        return sharedstate.ABSENT if entry is None else entry.generation
 
-    return open_store
+    try:
+        verbs = {
+            "get": store.get,
+            "getitem": store,
+            "set": store.set,
+            "setitem": store,
+            "delete": store.delete,
+            "increment": store.increment,
+            "compare_and_set": store.compare_and_set,
+            "swap": swap,
+            "items": store.items,
+            "get_many": store.get_many,
+            "set_many": store.set_many,
+        }
+        yield Session(verbs, _VERSION, generation=generation)
+    finally:
+        store.close()
+        sharedstate.remove(url)
 
 
 def open_dict_codec(_place: Place) -> Generator[Session, None, None]:

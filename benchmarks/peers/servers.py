@@ -1,13 +1,15 @@
-"""Servers of their own: Redis and memcached, each on a unix socket, with the fastest client for Python."""
+"""Servers of their own, each on a unix socket: Redis and memcached, with their fastest clients, and our `redis:`."""
 
 from __future__ import annotations
 
 import os
 import pwd
+from contextlib import closing, contextmanager
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.peers.base import Session, packing
+from benchmarks.peers.ours import open_store
 from benchmarks.peers.process import find_program, serving, version_of
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from benchmarks.peers.base import Place
 
-__all__ = ["open_pymemcache", "open_redis"]
+__all__ = ["open_pymemcache", "open_redis", "open_sharedstate_redis"]
 
 _COMPARE_AND_SET: Final = """
 if tonumber(redis.call('GET', KEYS[2]) or 0) ~= tonumber(ARGV[2]) then return 0 end
@@ -29,23 +31,36 @@ def _packing(kind: str) -> tuple[Callable[[Any], bytes | int], Callable[[bytes],
     return (int, int) if kind == "int" else packing(kind)
 
 
+@contextmanager
+def _serving_redis(place: Place) -> Iterator[tuple[str, str]]:
+    """Start a server, and yield its socket, and its version with the client's."""
+    program, address = find_program("redis-server"), os.path.join(place.directory, "s")
+    options = f"--port 0 --unixsocket {address} --unixsocketperm 700 --daemonize no --appendonly no --loglevel warning"
+    with serving([program, *options.split(), "--save", ""], place.directory, address):
+        yield address, f"{version_of(program, '--version')}, redis-py {metadata.version('redis')}"
+
+
 def open_redis(place: Place) -> Generator[Session, None, None]:
     """Redis, without persistence."""
     redis: Any = import_module("redis")
     import_module("hiredis")  # found by redis-py, which without it parses in Python
-    program, address = find_program("redis-server"), os.path.join(place.directory, "s")
-    options = f"--port 0 --unixsocket {address} --unixsocketperm 700 --daemonize no --appendonly no --loglevel warning"
-    with serving([program, *options.split(), "--save", ""], place.directory, address):
+    with _serving_redis(place) as (address, version):
         client = redis.Redis(unix_socket_path=address)
         try:
-            version = (
-                f"{version_of(program, '--version')} (redis-py {metadata.version('redis')}, "
-                f"hiredis {metadata.version('hiredis')})"
-            )
             note = "unix socket, no persistence; a call is a round trip; dicts as msgpack"
-            yield _use_redis(client, redis.WatchError, place.kind)._replace(version=version, note=note)
+            yield _use_redis(client, redis.WatchError, place.kind)._replace(
+                version=f"{version}, hiredis {metadata.version('hiredis')}", note=note
+            )
         finally:
             client.close()
+
+
+def open_sharedstate_redis(place: Place) -> Generator[Session, None, None]:
+    """Our backend `redis:`, with a server of the same kind."""
+    with _serving_redis(place) as (address, version), closing(open_store(f"redis+unix:{address}?name=bench")) as opened:
+        for session in opened:
+            note = "our `redis:`, unix socket, no persistence; a call is a round trip, and each write a script"
+            yield session._replace(version=f"source tree, {version}", note=note)
 
 
 def _use_redis(client: Any, watch_error: type[Exception], kind: str) -> Session:  # noqa: C901  many small functions
