@@ -104,7 +104,7 @@ class Pool:
         except IndexError:
             session = self.take()
         else:
-            if session.epoch != fork_epoch() or monotonic() >= self._look_at:  # as `take` asks; its call is 2 % of a get
+            if session.epoch != fork_epoch() or monotonic() >= self._look_at:  # as `take` asks, without its call
                 idle.append(session)
                 session = self.take()
         try:

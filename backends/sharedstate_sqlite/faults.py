@@ -24,7 +24,7 @@ TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["FAULTS", "code_of", "is_busy", "is_damage", "translate"]
+__all__ = ["FAULTS", "code_of", "is_beyond_use", "is_busy", "is_damage", "translate"]
 
 FAULTS: Final = (Error, UnicodeDecodeError)
 """What a statement may raise: SQLite quotes a damaged schema, which Python cannot read where it is no UTF-8."""
@@ -64,6 +64,11 @@ def is_busy(error: Error | UnicodeDecodeError) -> bool:
 def is_damage(error: Error | UnicodeDecodeError) -> bool:
     """Return whether pages of a database, that is one, are damaged."""
     return code_of(error) == _CORRUPT or isinstance(error, UnicodeDecodeError)
+
+
+def is_beyond_use(error: Error | UnicodeDecodeError) -> bool:
+    """Return whether a statement that is right for a store's tables fails because they, or their pages, are damaged."""
+    return is_damage(error) or code_of(error) == _ERROR
 
 
 def translate(url: str, error: Error | UnicodeDecodeError, is_writing: bool) -> StateError:

@@ -24,7 +24,7 @@ import stat
 from sharedstate.backend import LockDirectory, make_directory, open_private, translate_os_error
 from sharedstate.errors import CorruptError, LockLostError, StoreAccessError, UnavailableError
 from sharedstate_sqlite import schema
-from sharedstate_sqlite.faults import FAULTS, is_damage, translate
+from sharedstate_sqlite.faults import FAULTS, is_beyond_use, translate
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def replace(url: str, path: str, unborn: str, connection: Connection) -> bool:
         schema.retire(url, connection)
         connection.execute("COMMIT")
     except FAULTS as error:
-        if not is_damage(error):
+        if not is_beyond_use(error):
             raise translate(url, error, is_writing=True) from error
         is_retired = False
     finish_replacing(url, path)
@@ -278,7 +278,7 @@ def remove(url: str, path: str, timeout_s: float, connect: Callable[[str], Conne
             try:
                 schema.retire(url, connection)
             except FAULTS as error:
-                if not is_damage(error):
+                if not is_beyond_use(error):
                     raise translate(url, error, is_writing=True) from error
             finally:
                 connection.close()

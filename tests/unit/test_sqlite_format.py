@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -303,6 +304,19 @@ def test_damaged_pages_end_in_corrupt_error(path) -> None:
             store.check()
         with pytest.raises(sharedstate.CorruptError):
             dict(store.items())
+    sharedstate.remove(f"sqlite:{path}")
+
+    assert not os.path.exists(path)
+
+
+def test_a_store_whose_trigger_is_damaged_can_be_removed(path) -> None:
+    """SQLite cannot rename its table then, and says that the SQL is wrong, not that it is damaged."""
+    sharedstate.open(f"sqlite:{path}").close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'TE floor', 'TE fl0or') WHERE type = 'trigger'")
+        connection.commit()
+
     sharedstate.remove(f"sqlite:{path}")
 
     assert not os.path.exists(path)
