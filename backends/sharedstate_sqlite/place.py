@@ -21,7 +21,7 @@ import errno
 import os
 import stat
 
-from sharedstate.backend import LockDirectory, make_directory, open_private, translate_os_error
+from sharedstate.backend import LockDirectory, PresenceFiles, make_directory, open_private, translate_os_error
 from sharedstate.errors import CorruptError, LockLostError, StoreAccessError, UnavailableError
 from sharedstate_sqlite import schema
 from sharedstate_sqlite.faults import FAULTS, is_beyond_use, translate
@@ -283,7 +283,7 @@ def remove(url: str, path: str, timeout_s: float, connect: Callable[[str], Conne
             finally:
                 connection.close()
             _unlink(url, f"{path}.repaired", *_with_side_files(path))
-        names = [name for name in os.listdir(locks.path) if name.endswith(".lock")]
+        names = [name for name in os.listdir(locks.path) if name.endswith((".lock", *PresenceFiles.ENDINGS))]
         _unlink(url, *(os.path.join(locks.path, name) for name in names))
     finally:
         try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import

@@ -35,7 +35,14 @@ from sharedstate.backend.files import (
 )
 from sharedstate.backend.forks import fork_epoch, keep_on_fork, open_unshared
 from sharedstate.backend.waiting import Backoff, Deadline
-from sharedstate.errors import CorruptError, LockLostError, LockOwnershipError, LockTimeoutError, StateError
+from sharedstate.errors import (
+    CorruptError,
+    LockLostError,
+    LockOwnershipError,
+    LockTimeoutError,
+    StateError,
+    UnavailableError,
+)
 from sharedstate.model import MISSING, LockRecord, Missing, Owner
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -253,12 +260,16 @@ class LockDirectory:
 
         Raises:
             StoreAccessError: the directory belongs to another user, who could remove what we hold.
+            UnavailableError: the store was removed.
         """
         if self.is_there():
             try:
                 return open_private(self.url, path, os.O_RDWR | os.O_CREAT, self.mode)
             except FileNotFoundError:
                 pass  # removed in between
+        if self._beside and not os.path.lexists(self._beside):
+            # Who still has it open, or is its forked child, must leave nothing in the place of a removed store.
+            raise UnavailableError(url=self.url, reason="the store was removed", advice="Open it anew.")
         # Whoever may read the files must be able to reach them.
         make_directory(self.url, self.path, self.mode | (self.mode & 0o444) >> 2)
         if self._beside:

@@ -10,7 +10,8 @@
 
 The clock is the store's (`Store.now`): the boot clock in `memory:` and `shm:`,
 which does not step; the wall clock in `file:` and `sqlite:`; the server's in
-`redis:`, one more round trip, since the clocks of hosts differ.  If it is set back, what is dated after now counts as of now: nobody is let in too early,
+`redis:`, for the clocks of hosts differ, at the price of a round trip.  If it is
+set back, what is dated after now counts as of now: nobody is let in too early,
 and nobody is kept out for longer than `per_s`.  If it is set forward, hits are
 forgotten that much too early.  Nothing is owned here, so a death leaves nothing
 behind: a hit was counted, or it was not.

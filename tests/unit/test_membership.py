@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import signal
 import threading
@@ -12,9 +13,11 @@ import pytest
 
 import sharedstate
 from sharedstate.deployment import identity
+from sharedstate.registry import find_plugin, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -78,3 +81,23 @@ def test_child_joins_while_a_thread_of_its_parent_was_joining(
     (place,) = store._places
     with place._turn():
         assert in_child(lambda: store.join() != "")
+
+
+@pytest.mark.parametrize("scheme", ["shm", "file", "sqlite"])
+def test_nothing_appears_in_the_place_of_a_removed_store(scheme: str, tmp_path: Path) -> None:
+    """Neither by a handle that is open still, which is told, nor by those of forked children, which join by a hook."""
+    url = find_plugin(parse_url(f"{scheme}:any")).temporary_url(str(tmp_path))
+    shm = f"/dev/shm/sharedstate-{url.removeprefix('shm://').partition('?')[0]}"
+
+    def found() -> list[str]:
+        return glob.glob(f"{shm}*") + os.listdir(tmp_path)
+
+    with sharedstate.open(url) as opened:
+        opened.join()
+        assert found()
+        sharedstate.remove(url)
+        with pytest.raises(sharedstate.UnavailableError):
+            opened.lock("l").acquire(0)
+        assert found() == []
+        assert in_child(lambda: found() == [])
+    assert found() == []
