@@ -6,6 +6,9 @@ it may never say what is not so.
 
 from __future__ import annotations
 
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -282,6 +285,18 @@ def test_each_serving_interpreter_is_told_of_its_end(name: str) -> None:
         assert served <= set(ended)
         assert len(ended) == len(set(ended))
         assert MODES[name].truth.supervised == (master not in {pid for pid, _ in ended})
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "uvicorn-2"])
+def test_a_request_learns_that_its_server_is_told_to_end(name: str) -> None:
+    """`is_stopping`, while the server waits for the request to end."""
+    with start(MODES[name], APPLICATION) as server, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.ask, "/until_stopping?patience_s=20")
+        assert wait_for((server.place.state / "waiting").exists, 10)
+
+        os.kill(server.master, signal.SIGTERM)
+
+        assert answer.result(30) is True
 
 
 def connections(port: int) -> list[str]:

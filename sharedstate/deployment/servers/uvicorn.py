@@ -58,7 +58,8 @@ def incarnate() -> Incarnation:
 
 def is_stopping() -> bool:
     """Return whether the server was told to end."""
-    server = surroundings.local(surroundings.find_frame("uvicorn.server", "_serve"), "self")
+    # Not in `_serve`: a coroutine is on no stack while it waits.
+    server = surroundings.local(surroundings.find_frame("uvicorn.server", "run"), "self")
     return bool(getattr(server, "should_exit", False))
 
 

@@ -12,5 +12,5 @@ def report(request: kit.Request) -> dict:
     return kit.report(request) | {"at_import": _at_import, "now": seen.facts()} | seen.served()
 
 
-routes = {"/report": report}
+routes = {"/report": report, "/until_stopping": seen.until_stopping}
 application = kit.asgi(routes)

@@ -55,3 +55,12 @@ def facts(environ: dict | None = None) -> dict:
 def served() -> dict:
     """Return who was told that it serves: this very interpreter, once."""
     return {"serving": _serving, "stopping": sharedstate.is_stopping()}
+
+
+def until_stopping(request: kit.Request) -> bool:
+    """Return whether this request learns that its server is told to end, within some seconds."""
+    os.close(os.open(os.path.join(kit.STATE, "waiting"), os.O_WRONLY | os.O_CREAT, 0o666))
+    end = time.monotonic() + float(request.query["patience_s"])
+    while not sharedstate.is_stopping() and time.monotonic() < end:
+        time.sleep(0.01)
+    return sharedstate.is_stopping()
