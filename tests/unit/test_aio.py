@@ -13,7 +13,7 @@ import pytest
 
 import sharedstate
 import sharedstate.aio
-from sharedstate.aio import AsyncStore, listening
+from sharedstate.aio import AsyncStore, AsyncTransaction, listening
 from sharedstate.testing.conformance.support import PATIENCE_S, until
 
 if TYPE_CHECKING:
@@ -333,6 +333,44 @@ def test_only_the_task_that_acquired_it_may_release(url: str) -> None:
             await lock.release()
             with pytest.raises(sharedstate.LockOwnershipError):
                 await lock.release()
+
+    run(body)
+
+
+# --- Verbs that are cancelled ---------------------------------------------------------------
+
+
+def test_a_cancelled_verb_has_happened_or_not(url: str) -> None:
+    """A4: what is moved between two keys is never lost on the way, at whatever step of it the mover is cancelled."""
+
+    async def move(transaction: AsyncTransaction) -> None:
+        await transaction.increment("a", -1)
+        await asyncio.sleep(0)
+        await transaction.increment("b")
+
+    async def look(transaction: AsyncTransaction) -> tuple[int, int]:
+        return await transaction.get("a", 0), await transaction.get("b", 0)
+
+    async def body() -> None:
+        async with sharedstate.aio.open(url) as store:
+            attempts, moved = 60, set()
+            for steps in range(attempts):
+                moving = asyncio.create_task(store.transact(move))
+                for _ in range(steps % 20):
+                    await asyncio.sleep(0)
+                if steps >= 20:
+                    await asyncio.sleep(steps * 2e-5)  # another point of what a thread does meanwhile
+                moving.cancel()
+                with suppress(asyncio.CancelledError):
+                    await moving
+
+                a, b = await store.transact(look)
+                assert a + b == 0
+                moved.add(b)
+
+            await store.transact(move)
+            assert 0 in moved  # some were cancelled before they had happened
+            assert max(moved) <= await store.get("b") - 1 <= attempts
 
     run(body)
 
