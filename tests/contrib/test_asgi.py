@@ -297,11 +297,13 @@ def test_work_has_ended_when_the_store_closes(any_url: str) -> None:
 def test_work_has_ended_although_the_life_was_cancelled(memory_url: str) -> None:
     """B3: as by a server that is hurried; the store is still open when the work writes its last."""
     stores: list[Store] = []
+    ended = threading.Event()  # the application's life
 
     def work(store: Store, stopping: Stopping) -> None:
         stores.append(store)
         while not stopping.wait(PATIENCE_S):
             pass
+        assert not ended.wait(0.05)
         store["last"] = "word"
 
     async def body() -> None:
@@ -310,6 +312,7 @@ def test_work_has_ended_although_the_life_was_cancelled(memory_url: str) -> None
         server.life.cancel()
         with pytest.raises(asyncio.CancelledError):
             await server.life
+        ended.set()
 
     run(body)
     with pytest.raises(sharedstate.ClosedError):
