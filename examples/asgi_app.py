@@ -48,6 +48,7 @@ async def serve(scope: dict[str, Any], receive: Any, send: Any) -> None:
         raise ValueError(f"no {scope['type']} here")  # so the middleware lives in its place
     store: AsyncStore = scope["state"]["store"]
     name = scope["path"].strip("/")
+    content: dict[str, Any]
     if not name:
         content = {"requests": await store.increment("requests"), "migrated by": await store.get("migrated by")}
     elif scope["method"] == "POST":
