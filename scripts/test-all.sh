@@ -1,7 +1,7 @@
 #!/bin/sh
-# Run every test: the C core's own, style, types and layers, the wheel, the Python
-# tests on each supported Python that is here, then those on real servers.  Stops
-# at nothing, fails at the end.
+# Run every test: the C core's own, style, types and layers, the wheel, the
+# documentation site, the Python tests on each supported Python that is here,
+# then those on real servers.  Stops at nothing, fails at the end.
 #
 #     scripts/test-all.sh
 #
@@ -57,6 +57,7 @@ set -- $venvs
     run "C core: plain, AddressSanitizer and UBSan, ThreadSanitizer" make --no-print-directory -C tests/native all
     run "style, types, layers" scripts/lint.sh "$tools"
     run "sdist, wheel, README in an empty environment, and without a C compiler" scripts/test-wheel.sh "$newest"
+    run "documentation site" scripts/docs.sh "$newest"
     run_pytest "$1" --ignore tests/torture
     run_pytest "$venv" tests/torture # in the newest
 } &
