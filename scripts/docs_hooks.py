@@ -10,15 +10,23 @@ Drawings are made while the site is built: Material would let each reader's
 browser load mermaid from another host.
 """
 
+from __future__ import annotations
+
 import posixpath
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import mermaidx
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 from pymdownx.slugs import slugify
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,7 +49,7 @@ ADDRESS = re.compile(r"<(\w+)\b[^>]*?\s(href|src)=[\"']?([^\"'\s>]+)")
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(#[^)\s]*)?(?=\))")
 
 
-def on_config(config):
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Draw mermaid's blocks, and make the anchors that readers of the tree know."""
     fence = {"name": "mermaid", "class": "mermaid", "format": draw}
     config.mdx_configs.setdefault("pymdownx.superfences", {})["custom_fences"] = [fence]
@@ -49,7 +57,7 @@ def on_config(config):
     return config
 
 
-def on_files(files, config):
+def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages outside docs/, the examples' sources, and a list of the decisions."""
     for tree, site in PAGES.items():
         files.append(File.generated(config, site, abs_src_path=str(ROOT / tree)))
@@ -64,12 +72,12 @@ def on_files(files, config):
     return files
 
 
-def on_page_markdown(markdown, page, config, files):
+def on_page_markdown(markdown: str, page: Page, files: Files, **_: object) -> str:
     """Turn links between files of the tree into links between pages."""
     site = page.file.src_uri
     here = posixpath.dirname(TREE.get(site, f"docs/{site}"))
 
-    def turn(found):
+    def turn(found: re.Match[str]) -> str:
         tree = posixpath.normpath(posixpath.join(here, found[1]))
         target = PAGES.get(tree) or DIRECTORIES.get(tree) or tree.removeprefix("docs/")
         if files.get_file_from_path(target) is None:
@@ -81,7 +89,7 @@ def on_page_markdown(markdown, page, config, files):
     return LINK.sub(turn, markdown)
 
 
-def on_post_build(config):
+def on_post_build(config: MkDocsConfig) -> None:
     """Refuse a site that would load anything from elsewhere, or that links to a file that it has not."""
     site = Path(config.site_dir)
     faults = []
@@ -98,7 +106,7 @@ def on_post_build(config):
         raise PluginError("\n".join(faults))
 
 
-def draw(source, language, css_class, options, md, **_):
+def draw(source: str, *_: object, **__: object) -> str:
     """A mermaid block as SVG."""
     svg = mermaidx.render(source, config={"flowchart": {"wrappingWidth": 400}}).svg()
     return f'<div class="diagram">{svg}</div>'

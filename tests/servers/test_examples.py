@@ -19,7 +19,7 @@ import pytest
 
 import sharedstate
 from harness import wait_for
-from harness.installed import environments, library, published
+from harness.installed import environments, make_environment
 from harness.processes import find_process, in_sessions, leader_of, send
 
 if TYPE_CHECKING:
@@ -47,23 +47,11 @@ def place() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="sharedstate-examples-", dir="/tmp") as directory:
         copy = Path(directory) / "examples"
         shutil.copytree(EXAMPLES, copy, ignore=shutil.ignore_patterns("venv", "__pycache__", "*.log", "*.pid"))
-        make_environment(copy / "venv", environment.venv, published(environment.site_packages))
+        make_environment(copy / "venv", environment)
         for path in [Path(directory), copy, *copy.rglob("*")]:
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
         yield copy
-
-
-def make_environment(venv: Path, promised: Path, site_packages: Path) -> None:
-    """Make an environment that has what the README installs: what the set-up installed, and the library."""
-    subprocess.run([promised / "bin" / "python", "-m", "venv", "--without-pip", venv], check=True)
-    (own,) = venv.glob("lib/*/site-packages")
-    roots = library(str(promised / "bin" / "python"))
-    (own / "installed.pth").write_text("".join(f"{path}\n" for path in [*roots, site_packages]))
-    shutil.copy(promised / "bin" / "uwsgi", venv / "bin")
-    script = f"#!{venv}/bin/python\nfrom gunicorn.app.wsgiapp import run\nrun()\n"
-    (venv / "bin" / "gunicorn").write_text(script)
-    (venv / "bin" / "gunicorn").chmod(0o755)
 
 
 class Running(NamedTuple):

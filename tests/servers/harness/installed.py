@@ -109,6 +109,23 @@ def _library() -> Path:
     return copy
 
 
+def make_environment(venv: Path, promised: Environment) -> None:
+    """Make an environment as a reader of our pages has it: with the servers, and with the library."""
+    subprocess.run([promised.venv / "bin" / "python", "-m", "venv", "--without-pip", venv], check=True)
+    (own,) = venv.glob("lib/*/site-packages")
+    roots = library(str(promised.venv / "bin" / "python"))
+    paths = [*roots, published(promised.site_packages)]
+    (own / "installed.pth").write_text("".join(f"{path}\n" for path in paths))
+    shutil.copy(promised.venv / "bin" / "uwsgi", venv / "bin")
+    for name, module, function in (
+        ("gunicorn", "gunicorn.app.wsgiapp", "run"),
+        ("sharedstate", "sharedstate.cli", "main"),
+    ):
+        command = venv / "bin" / name
+        command.write_text(f"#!{venv}/bin/python\nfrom {module} import {function}\n{function}()\n")
+        command.chmod(0o755)
+
+
 def _ballast(directory: str, names: list[str]) -> set[str]:
     """Name what a Python carries that no server needs: its own tests, a third of it, and static libraries."""
     tests = {"test"} if Path(directory).name.startswith("python3") else set()
