@@ -7,6 +7,7 @@ import pytest
 
 import sharedstate
 import sharedstate.aio
+import sharedstate.coordination
 import sharedstate.errors
 
 ROOT = Path(__file__).parents[2]
@@ -15,12 +16,14 @@ NAMED = {
     for page in (ROOT / "docs" / "reference").glob("*.md")
     for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
 }
-PUBLIC = [f"sharedstate.{name}" for name in sharedstate.__all__] + [
-    f"sharedstate.aio.{name}" for name in sharedstate.aio.__all__
-]
+PUBLIC = {
+    *(f"sharedstate.{name}" for name in sharedstate.__all__),
+    *(f"sharedstate.aio.{name}" for name in sharedstate.aio.__all__),
+    *(f"sharedstate.coordination.{name}" for name in set(sharedstate.coordination.__all__) - set(sharedstate.__all__)),
+}
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_every_public_name_has_an_entry(name: str) -> None:
     """By itself, or as one of the errors, whose module has an entry as a whole."""
     assert name in NAMED or hasattr(sharedstate.errors, name.rpartition(".")[2])
