@@ -133,27 +133,29 @@ def listens(port: int) -> bool:
         return trial.connect_ex(("127.0.0.1", port)) == 0
 
 
-def store_of(leader: Process, reported: str) -> str:
-    """Return the URL of the store that a server's processes have open, of those that the doctor named."""
+def store_of(tutorial: Tutorial, leader: Process, rows: list[str]) -> str:
+    """Return the URL of the store that a server's processes have open, "" if it is in none of the doctor's rows."""
     pids = {process.pid for process in in_sessions([leader])}
-    for url in re.findall(r"shm://counter-\w+", reported):
-        with sharedstate.open(url) as store:
-            if pids & {sharer.owner.pid for sharer in store.sharers()}:
-                return str(url)
-    raise AssertionError(reported)
+    for url in re.findall(r"shm://counter-\w+", "".join(rows)):
+        command = [tutorial.place / "venv" / "bin" / "sharedstate", "who", url, "--json"]
+        done = subprocess.run(command, env=environment(), check=False, stdout=subprocess.PIPE)  # it may just be removed
+        if done.returncode == 0 and pids & {int(pid) for pid in re.findall(r'"pid": (\d+)', done.stdout.decode())}:
+            return str(url)
+    return ""
 
 
-def all_share(tutorial: Tutorial) -> str:
-    """Return what the doctor says once all four workers share the store."""
-    said = ""
+def shared_store(tutorial: Tutorial, leader: Process) -> str:
+    """Return the URL of a server's store once the doctor says of it what the page shows: four processes of four."""
+    url = ""
 
-    def asked() -> bool:
-        nonlocal said
-        said = tutorial.run("who shares what")
-        return ": 4 processes of 4, 4 handles" in said
+    def is_shared() -> bool:
+        nonlocal url
+        rows = tutorial.run("who shares what").splitlines()
+        url = store_of(tutorial, leader, [row for row in rows if ": 4 processes of 4, 4 handles" in row])
+        return bool(url)
 
-    assert wait_for(asked, 60, poll_s=0.5), said
-    return said
+    assert wait_for(is_shared, 60, poll_s=0.5), tutorial.log.read_text()[-4000:]
+    return url
 
 
 def test_module_global_counts_in_each_worker_by_itself(tutorial: Tutorial) -> None:
@@ -177,7 +179,7 @@ def test_store_counts_for_all_workers_and_goes_on_after_a_restart(tutorial: Tuto
         first = tutorial.visits()
     with serving(tutorial, RIGHT) as leader:
         second = tutorial.visits()
-        url = store_of(leader, tutorial.run("who shares what"))
+        url = shared_store(tutorial, leader)
     sharedstate.remove(url)
 
     assert [count for count, _ in first + second] == list(range(1, 17))
@@ -189,7 +191,7 @@ def test_start_up_task_runs_once_for_each_start_of_the_server(tutorial: Tutorial
     line = re.compile(r"^greeting chosen by process \d+$", re.MULTILINE)
     for start in (1, 2):
         with serving(tutorial, ONCE) as leader:
-            url = store_of(leader, all_share(tutorial))
+            url = shared_store(tutorial, leader)
             assert len(line.findall(tutorial.log.read_text())) == start
             assert tutorial.visits()[0][0] == 8 * start - 7
     sharedstate.remove(url)
@@ -205,7 +207,7 @@ def test_same_file_serves_under_apache(tutorial: Tutorial) -> None:
 
     with serving(tutorial, ONCE, "/usr/sbin/apache2 -D FOREGROUND -f /srv/counter/apache.conf") as leader:
         counts = [count for count, _ in tutorial.visits()]
-        url = store_of(leader, all_share(tutorial))
+        url = shared_store(tutorial, leader)
         chosen = tutorial.log.read_text().count("greeting chosen by process")
     sharedstate.remove(url)
 
