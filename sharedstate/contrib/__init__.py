@@ -1,4 +1,4 @@
-"""Adapters: frameworks' own interfaces for caches, rate limits and the life of an application, over a store.
+"""Adapters: frameworks' own interfaces for caches, rate limits, metrics and the life of an application, over a store.
 
 Each is a module of its own, which imports its framework; importing this package
 imports none of them.
@@ -8,4 +8,5 @@ imports none of them.
     sharedstate.contrib.dogpile     a dogpile.cache backend, with its mutex
     sharedstate.contrib.limits      a storage of limits, and so for Flask-Limiter and SlowApi
     sharedstate.contrib.asgi        a store in the lifespan of an ASGI application
+    sharedstate.contrib.prometheus  values of prometheus_client, and a collector of them
 """
