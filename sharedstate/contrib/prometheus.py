@@ -87,7 +87,7 @@ def install(url: str = "", *, name: str = _NAME) -> None:
         # prometheus_client's REGISTRY, whose metrics would keep the handle open, and so the writer present.
         atexit.register(store_of(url).close)
     if not isinstance(values.ValueClass, _Values):
-        early = [str(metric) for metric in REGISTRY._collector_to_names if isinstance(metric, MetricWrapperBase)]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        early = [str(metric) for metric in REGISTRY._collector_to_names if _has_values(metric)]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         if early:
             warnings.warn(
                 f"made before install(), so counted in this interpreter only: {', '.join(early)}",
@@ -95,6 +95,12 @@ def install(url: str = "", *, name: str = _NAME) -> None:
                 stacklevel=2,
             )
     values.ValueClass = fresh  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _has_values(collector: object) -> bool:
+    metric: Any = collector
+    # One with labels has its values in its children, which are made with `labels(...)`.
+    return isinstance(collector, MetricWrapperBase) and bool(not metric._labelnames or metric._metrics)  # noqa: SLF001
 
 
 def _part_of(url: str, name: str) -> Store:

@@ -398,15 +398,20 @@ def test_odd_labels_come_back(installed: str) -> None:
 
 
 def test_whoever_comes_too_early_is_told(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A metric made before `install` is named in a warning; those made after it, at a second one, are not."""
+    """What has values before `install` is named in a warning: not what gets them later, and nothing at a second one."""
     registry = CollectorRegistry()
     monkeypatch.setattr(prometheus, "REGISTRY", registry)
     Counter("early", "", registry=registry)
+    Counter("parent", "", ["path"], registry=registry).labels("/").inc()
+    childless = Counter("childless", "", ["path"], registry=registry)
 
-    with pytest.warns(RuntimeWarning, match="counter:early"):
+    with pytest.warns(RuntimeWarning) as told:
         install(memory_url)
+    assert str(told[0].message).endswith(": counter:early, counter:parent")
     Counter("later", "", registry=registry)
     install(memory_url)
+    childless.labels("/").inc()
+    assert value(scrape(), "childless_total", path="/") == 1
 
 
 def test_a_store_that_forgets_is_refused() -> None:
