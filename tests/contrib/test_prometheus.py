@@ -78,7 +78,7 @@ class Child:
 
 def scrape(**options: Any) -> str:
     """What Prometheus gets, from a collector made just now."""
-    registry = CollectorRegistry(support_collectors_without_names=True)
+    registry = CollectorRegistry()
     SharedStateCollector(registry, **options)
     return generate_latest(registry).decode()
 
