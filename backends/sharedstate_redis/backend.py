@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import ResponseError
 
-from sharedstate.backend import Backend, Deadline, Lock, Presence, check_ttl, keeps_deadline
+from sharedstate.backend import Backend, Deadline, Lock, Presence, batches_of, check_ttl, keeps_deadline
 from sharedstate.errors import CapacityError, ConflictError, CorruptError, KeyFormatError, UnavailableError
 from sharedstate.model import ABSENT, Entry, Keep, LockRecord, Put, Sharer, Write
 from sharedstate.values import check_key
@@ -101,7 +101,7 @@ class RedisBackend(Backend):
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of those of `keys` that are there."""
         found: dict[str, Any] = {}
-        for batch in _batches(keys):
+        for batch in batches_of(keys, _BATCH_KEYS):
             cells = self._read(pack(b"MGET", *map(self._place.entry, batch)))
             for key, cell in zip(batch, cells, strict=True):
                 if cell is not None:
@@ -249,7 +249,7 @@ class RedisBackend(Backend):
 
     def delete_many(self, keys: Iterable[str]) -> int:
         """Remove `keys`, each atomically; return how many were there."""
-        return sum(self._run(scripts.REMOVE, batch)[0] for batch in _batches(keys))
+        return sum(self._run(scripts.REMOVE, batch)[0] for batch in batches_of(keys, _BATCH_KEYS))
 
     # --- Scripts --------------------------------------------------------------
 
@@ -409,25 +409,6 @@ class RedisBackend(Backend):
     def __del__(self) -> None:
         if hasattr(self, "_pool"):  # not if the constructor was interrupted
             self._pool.close()
-
-
-def _batches(keys: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    refused: KeyFormatError | None = None
-    for key in keys:
-        try:
-            check_key(key)
-        except KeyFormatError as error:
-            refused = error  # those before it are served first, as if one by one
-            break
-        batch.append(key)
-        if len(batch) == _BATCH_KEYS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-    if refused is not None:
-        raise refused
 
 
 def _can_be_added(number: Any) -> bool:

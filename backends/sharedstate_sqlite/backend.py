@@ -27,10 +27,11 @@ from sharedstate.backend import (
     Presence,
     PresenceFiles,
     add_numbers,
+    batches_of,
     check_ttl,
     keeps_deadline,
 )
-from sharedstate.errors import CapacityError, ConflictError, CorruptError, KeyFormatError, StateError
+from sharedstate.errors import CapacityError, ConflictError, CorruptError, StateError
 from sharedstate.model import (
     ABSENT,
     DELETE,
@@ -51,7 +52,7 @@ from sharedstate_sqlite.sessions import all_rows, rows_changed
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from sqlite3 import Connection
     from typing import Any, Final
 
@@ -115,7 +116,7 @@ class SqliteBackend(Backend):
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of those of `keys` that are there."""
         found: dict[str, Any] = {}
-        for batch in _batches(keys):
+        for batch in batches_of(keys, _BATCH_ROWS):
             # Few different lengths, so that few statements are prepared.
             length = 1 << (len(batch) - 1).bit_length()
             padded = (*batch, *batch[-1:] * (length - len(batch)))
@@ -320,7 +321,9 @@ class SqliteBackend(Backend):
 
     def delete_many(self, keys: Iterable[str]) -> int:
         """Remove `keys`, each atomically; return how many were there."""
-        return sum(self._write_all(sql.DELETE_LIVE, [(key,) for key in batch]) for batch in _batches(keys))
+        return sum(
+            self._write_all(sql.DELETE_LIVE, [(key,) for key in batch]) for batch in batches_of(keys, _BATCH_ROWS)
+        )
 
     def _write_all(self, statement: str, rows: list[Any]) -> int:
         if not rows:
@@ -453,25 +456,6 @@ class SqliteBackend(Backend):
 
     def __del__(self) -> None:
         self._pool.close()
-
-
-def _batches(keys: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    refused: KeyFormatError | None = None
-    for key in keys:
-        try:
-            check_key(key)
-        except KeyFormatError as error:
-            refused = error  # those before it are served first, as if one by one
-            break
-        batch.append(key)
-        if len(batch) == _BATCH_ROWS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-    if refused is not None:
-        raise refused
 
 
 def _deadline(ttl_s: float | None) -> float | None:

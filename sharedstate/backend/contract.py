@@ -25,18 +25,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from sharedstate.backend.waiting import Backoff, Deadline, check_ttl, clock_s
-from sharedstate.errors import ConflictError, CounterOverflowError, ValueTypeError
+from sharedstate.errors import ConflictError, CounterOverflowError, KeyFormatError, ValueTypeError
 from sharedstate.model import ABSENT, DELETE, KEEP, Capabilities, Entry, Keep, LockRecord, Put, Sharer, Write
+from sharedstate.values import check_key
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any, Final
 
     from sharedstate.backend.locks import Lock
     from sharedstate.backend.presence import Presence
 
-__all__ = ["Backend", "add_numbers"]
+__all__ = ["Backend", "add_numbers", "batches_of"]
 
 _NOTHING_EXPECTED: Mapping[str, int] = {}
 
@@ -266,6 +267,30 @@ def add_numbers(key: str, number: Any, by: Any) -> int | float:
             advice="Use a float, or split it.",
         )
     return total
+
+
+def batches_of(keys: Iterable[str], most: int) -> Iterator[list[str]]:
+    """Yield `keys`, each checked, in lists of at most `most`.
+
+    Raises:
+        KeyFormatError: behind the list that ends with the last good one, as if they were served one by one.
+    """
+    batch: list[str] = []
+    refused: KeyFormatError | None = None
+    for key in keys:
+        try:
+            check_key(key)
+        except KeyFormatError as error:
+            refused = error
+            break
+        batch.append(key)
+        if len(batch) == most:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+    if refused is not None:
+        raise refused
 
 
 _NUMBERS: Final = frozenset({int, float})
