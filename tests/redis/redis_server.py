@@ -46,7 +46,8 @@ class RedisServer:
         ours = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.socket, "--dir", self.directory]
         quiet = ["--daemonize", "no", "--loglevel", "warning", "--logfile", os.path.join(self.directory, "log")]
         persistence = [] if "--save" in self._options else ["--save", ""]
-        self._process = subprocess.Popen([program, *ours, *quiet, *persistence, *self._options])
+        with_us = ["setpriv", "--pdeathsig", "KILL"]  # it ends also where a test run is killed
+        self._process = subprocess.Popen([*with_us, program, *ours, *quiet, *persistence, *self._options])
         deadline = time.monotonic() + _PATIENCE_S
         while not self._answers():
             assert self._process.poll() is None, "redis-server ended; see its log"
