@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sharedstate.backend import Backend
     from sharedstate.backend.plugin import Plugin
 
-__all__ = ["connect", "find_plugin", "known_schemes", "named_schemes"]
+__all__ = ["connect", "every_scheme", "find_plugin", "known_schemes", "named_schemes"]
 
 _PREFIX = "sharedstate_"
 _GROUP = "sharedstate.backends"
@@ -97,6 +97,20 @@ def known_schemes() -> list[str]:
 
     named = {module.name.removeprefix(_PREFIX) for module in iter_modules() if module.name.startswith(_PREFIX)}
     return sorted(named | set(named_schemes()) | {entry.name for entry in entry_points(group=_GROUP)})
+
+
+def every_scheme() -> list[str]:
+    """Return all that a store's URL may begin with, also `rediss` and `redis+unix`, in alphabetical order.
+
+    Loads the plug-ins, and passes over those that cannot be.
+    """
+    found: set[str] = set()
+    for scheme in known_schemes():
+        try:
+            found.update((scheme, *getattr(find_plugin(parse_url(f"{scheme}:any")), "SCHEMES", ())))
+        except BackendMissingError:
+            continue
+    return sorted(found)
 
 
 def _from_entry_point(url: StoreUrl) -> Any:

@@ -38,7 +38,7 @@ from sharedstate.contrib._caching import fit_key, store_of
 from sharedstate.coordination.claims import corrupt
 from sharedstate.errors import ConflictError, StateError
 from sharedstate.model import ABSENT, MISSING
-from sharedstate.registry import known_schemes
+from sharedstate.registry import every_scheme
 from sharedstate.values import MAX_KEY_BYTES
 
 TYPE_CHECKING = False
@@ -52,7 +52,7 @@ __all__ = ["AsyncSharedStateStorage", "SharedStateStorage"]
 
 _NS: Final = 1_000_000_000
 _NAME: Final = "limits"
-_SCHEMES: Final = ["sharedstate", *(f"sharedstate+{scheme}" for scheme in known_schemes())]
+_SCHEMES: Final = ["sharedstate", *(f"sharedstate+{scheme}" for scheme in every_scheme())]
 _FIXED: Final = "fixed/"
 _MOVING: Final = "moving/"  # [date, hits, date, hits ...], the oldest first
 _SLIDING: Final = "sliding/"  # [when the window began, hits of the one before it, its own hits]

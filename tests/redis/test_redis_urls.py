@@ -8,7 +8,7 @@ import pytest
 
 import sharedstate
 from sharedstate.backend import parse_url
-from sharedstate.registry import find_plugin, known_schemes
+from sharedstate.registry import every_scheme, find_plugin, known_schemes
 from sharedstate_redis.address import read_url
 
 
@@ -71,6 +71,7 @@ def test_schemes_belong_to_one_plugin() -> None:
     assert find_plugin(parse_url("rediss://cache")) is plugin
     assert find_plugin(parse_url("redis+unix:/s")) is plugin
     assert "redis" in known_schemes()
+    assert {"redis", "rediss", "redis+unix", "shm"} <= set(every_scheme())
     for text in ("redis+sentinel://a", "redis+cluster://a", "redis+tls://a", "shms:a", "shm+x:a", "redisss://a"):
         with pytest.raises(sharedstate.UrlError, match="no backend serves"):
             find_plugin(parse_url(text))

@@ -261,6 +261,8 @@ def test_broken_plugin_is_not_an_unknown_scheme(tmp_path: Path, monkeypatch: pyt
 
     with pytest.raises(sharedstate.BackendMissingError, match="a_module_that_is_missing"):
         sharedstate.open("brokenplugin:x")
+    assert "shm" in registry.every_scheme()  # the broken one is passed over
+    assert "brokenplugin" not in registry.every_scheme()
 
 
 def test_refusal_suggests_what_would_do() -> None:
