@@ -384,7 +384,8 @@ def test_a_triple_counts_only_if_all_its_workers_had_their_core():
 def test_targets_name_workloads_and_contestants_that_exist():
     """With figures for every contestant of every workload no target about workloads is left unmeasured."""
     results = Results({}, {})
-    names = ("memory", "file", "sqlite", "shm", "dict+codec", "dict+Lock", "raw sqlite3", "LMDB", "diskcache", "redis")
+    ours = ("memory", "file", "sqlite", "shm", "sharedstate redis")
+    names = (*ours, "dict+codec", "dict+Lock", "raw sqlite3", "LMDB", "diskcache", "redis")
     for workload in WORKLOADS:
         for name in names if workload.family == "store" else ("sharedstate codec", "msgpack"):
             results.rows.append(Row(workload.name, name, "", [1.0, 1.0], []))
