@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         forget_once,
         once,
     )
+    from sharedstate.coordination.leading import Candidacy, while_leading
     from sharedstate.deployment import (
         MANY,
         Certainty,
@@ -74,6 +75,7 @@ __all__ = [
     "MANY",
     "AttemptsExhaustedError",
     "BackendMissingError",
+    "Candidacy",
     "Capabilities",
     "CapacityError",
     "Certainty",
@@ -128,10 +130,12 @@ __all__ = [
     "remove",
     "when_serving",
     "when_stopping",
+    "while_leading",
 ]
 
 _LAZY = {
     "MANY": "sharedstate.deployment",
+    "Candidacy": "sharedstate.coordination.leading",
     "Certainty": "sharedstate.deployment",
     "CopyReport": "sharedstate.migration",
     "Deployment": "sharedstate.deployment",
@@ -156,6 +160,7 @@ _LAZY = {
     "once": "sharedstate.coordination",
     "when_serving": "sharedstate.deployment",
     "when_stopping": "sharedstate.deployment",
+    "while_leading": "sharedstate.coordination.leading",
 }
 """Names whose modules are imported when somebody asks for them (PEP 562): opening a store needs none of them."""
 

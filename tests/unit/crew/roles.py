@@ -198,6 +198,24 @@ def lead(store: Store, log: Log, name: str, options: dict[str, Any]) -> None:
     leader.resign()
 
 
+def lead_while_leading(store: Store, log: Log, name: str, leave: str) -> None:
+    """Be a candidate until the event `leave`; tell when the scope is entered and left."""
+    from contextlib import contextmanager
+
+    from sharedstate.coordination.leading import while_leading
+
+    @contextmanager
+    def scope(leader: Leader) -> Any:
+        log.tell("begun", name, 0, leader.term, None)
+        yield
+        plants.linger()
+        log.tell("ended", name)
+
+    candidacy = while_leading(store, name, scope, is_stopping=lambda: False)
+    log.wait(leave)
+    candidacy.stop()
+
+
 def lead_by_turns(store: Store, log: Log, name: str, turns: int, options: dict[str, Any]) -> None:
     """Lead `turns` times, each time resigning at once."""
     plants.plant(options.get("bug", ""))
