@@ -63,21 +63,35 @@ int ss_sound_mutex_kind(int *kind)
     return rc;
 }
 
+/* musl has no clocklock, nor has glibc before 2.30; and gcc 12's TSan does not
+ * intercept it and would not know of the lock. */
+#if !SS_TSAN && defined(__GLIBC__)
+#if __GLIBC_PREREQ(2, 30)
+#define HAS_CLOCKLOCK 1
+#endif
+#endif
+
 static int lock_until(pthread_mutex_t *mutex, uint64_t deadline_ns)
 {
+#if HAS_CLOCKLOCK
     struct timespec at = {.tv_sec = (time_t)(deadline_ns / 1000000000u), .tv_nsec = (long)(deadline_ns % 1000000000u)};
-#if SS_TSAN
-    /* gcc 12's TSan does not intercept clocklock and would not know of the
-     * lock; timedlock it does know, but that runs on the wall clock. */
-    uint64_t now = ss_monotonic_ns();
-    uint64_t left = deadline_ns > now ? deadline_ns - now : 0;
-    clock_gettime(CLOCK_REALTIME, &at);
-    left += (uint64_t)at.tv_nsec;
-    at.tv_sec += (time_t)(left / 1000000000u);
-    at.tv_nsec = (long)(left % 1000000000u);
-    return pthread_mutex_timedlock(mutex, &at);
-#else
     return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &at);
+#else
+    /* timedlock runs on the wall clock: one that is set forward ends a wait too
+     * soon, so the time that is left is looked up again; one that is set back
+     * lets a wait for who does not unlock last longer. */
+    for (;;) {
+        uint64_t now = ss_monotonic_ns();
+        uint64_t left = deadline_ns > now ? deadline_ns - now : 0;
+        struct timespec at;
+        clock_gettime(CLOCK_REALTIME, &at);
+        uint64_t nsec = (uint64_t)at.tv_nsec + left % 1000000000u;
+        at.tv_sec += (time_t)(left / 1000000000u + nsec / 1000000000u);
+        at.tv_nsec = (long)(nsec % 1000000000u);
+        int rc = pthread_mutex_timedlock(mutex, &at);
+        if (rc != ETIMEDOUT || left == 0)
+            return rc;
+    }
 #endif
 }
 
