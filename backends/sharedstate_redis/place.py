@@ -117,7 +117,7 @@ def _admit(address: Address, found: list[Any]) -> bytes:
     if form != b"%d" % FORMAT:
         raise UnavailableError(
             url=address.url,
-            reason=f"the store has format {form.decode(errors='replace')}, this version reads {FORMAT}",
+            reason=f"the store has format version {form.decode(errors='replace')}, this library reads version {FORMAT}",
             advice="Use the version of sharedstate that made it.",
         )
     own: bytes = identity

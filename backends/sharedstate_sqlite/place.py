@@ -262,7 +262,7 @@ def remove(url: str, path: str, timeout_s: float, connect: Callable[[str], Conne
     them open fails at its next statement instead of writing to a ghost.
 
     Raises:
-        UnavailableError: there is none.
+        UnavailableError: there is none, or one of another version.
         CorruptError: it is no store; it is left as found.  A store that is
             damaged is removed.
     """

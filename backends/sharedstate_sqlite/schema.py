@@ -112,17 +112,21 @@ def require(url: str, identity: list[Any], tables: list[Any]) -> None:
             reason=f"this SQLite database is not a store (application id {application_id:#x}; {holds})",
             advice="It is left as found: name another path.",
         )
-    if version != FORMAT_VERSION:
-        raise UnavailableError(
-            url=url,
-            reason=f"the store has format version {version}, this library reads version {FORMAT_VERSION}",
-            advice="Use the library that wrote it, or copy the entries over.",
-        )
+    _require_version(url, version)
     if set(found.values()) != set(FROZEN):
         raise CorruptError(
             url=url,
             reason=f"the store's tables are not as they were created; it holds {', '.join(sorted(found)) or 'none'}",
             advice="Undo what was added or changed; after a remove(), or a repair, that was killed, call that again.",
+        )
+
+
+def _require_version(url: str, version: int) -> None:
+    if version != FORMAT_VERSION:
+        raise UnavailableError(
+            url=url,
+            reason=f"the store has format version {version}, this library reads version {FORMAT_VERSION}",
+            advice="Use the library that wrote it, or copy the entries over.",
         )
 
 
@@ -139,9 +143,11 @@ def retire(url: str, connection: Connection) -> None:
 
     Raises:
         CorruptError: it is somebody else's; it is left as found.
+        UnavailableError: it is a store, of another version; likewise.
     """
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    application_id, version = connection.execute(IDENTITY).fetchone()
     if application_id != APPLICATION_ID:
         raise CorruptError(url=url, reason="this SQLite database is not a store", advice="It is left as found.")
+    _require_version(url, version)
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'entry'").fetchone():
         connection.execute(f"ALTER TABLE entry RENAME TO {_RETIRED}")
