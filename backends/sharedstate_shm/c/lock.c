@@ -63,23 +63,23 @@ int ss_sound_mutex_kind(int *kind)
     return rc;
 }
 
-/* musl has no clocklock, nor has glibc before 2.30; and gcc 12's TSan does not
- * intercept it and would not know of the lock. */
-#if !SS_TSAN && defined(__GLIBC__)
+/* musl has no clocklock, nor has glibc before 2.30.  What was compiled there, as
+ * the wheels are, still takes it where it runs with a libc that has it. */
+#ifdef __GLIBC_PREREQ
 #if __GLIBC_PREREQ(2, 30)
 #define HAS_CLOCKLOCK 1
 #endif
 #endif
+#ifndef HAS_CLOCKLOCK
+extern int pthread_mutex_clocklock(pthread_mutex_t *, clockid_t, const struct timespec *) __attribute__((weak));
+#define HAS_CLOCKLOCK (pthread_mutex_clocklock != NULL)
+#endif
 
-static int lock_until(pthread_mutex_t *mutex, uint64_t deadline_ns)
+/* timedlock runs on the wall clock: one that is set forward ends a wait too soon,
+ * so the time that is left is looked up again; one that is set back lets a wait
+ * for who does not unlock last longer. */
+static int lock_by_wall_clock(pthread_mutex_t *mutex, uint64_t deadline_ns)
 {
-#if HAS_CLOCKLOCK
-    struct timespec at = {.tv_sec = (time_t)(deadline_ns / 1000000000u), .tv_nsec = (long)(deadline_ns % 1000000000u)};
-    return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &at);
-#else
-    /* timedlock runs on the wall clock: one that is set forward ends a wait too
-     * soon, so the time that is left is looked up again; one that is set back
-     * lets a wait for who does not unlock last longer. */
     for (;;) {
         uint64_t now = ss_monotonic_ns();
         uint64_t left = deadline_ns > now ? deadline_ns - now : 0;
@@ -92,7 +92,15 @@ static int lock_until(pthread_mutex_t *mutex, uint64_t deadline_ns)
         if (rc != ETIMEDOUT || left == 0)
             return rc;
     }
-#endif
+}
+
+static int lock_until(pthread_mutex_t *mutex, uint64_t deadline_ns)
+{
+    /* gcc 12's TSan does not intercept clocklock and would not know of the lock. */
+    if (SS_TSAN || !HAS_CLOCKLOCK)
+        return lock_by_wall_clock(mutex, deadline_ns);
+    struct timespec at = {.tv_sec = (time_t)(deadline_ns / 1000000000u), .tv_nsec = (long)(deadline_ns % 1000000000u)};
+    return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &at);
 }
 
 static int lock_slowly(pthread_mutex_t *mutex, uint64_t wait)
