@@ -9,7 +9,7 @@ RUN = set -eu; venv=$$(scripts/venv.sh
 REPORT ?= build/benchmarks
 BENCH_FILES = --json "$(REPORT)/results.json" --html "$(REPORT)/page.html"
 
-.PHONY: help probe test test-python test-native test-servers test-modern test-fresh founding-run stress torture lint bench bench-full bench-smoke bench-report bench-compare wheel docs clean system system-servers system-torture system-bench
+.PHONY: help probe test test-python test-native test-servers test-modern test-fresh founding-run stress torture lint bench bench-full bench-smoke bench-report bench-compare wheel wheels docs clean system system-servers system-torture system-bench
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -80,6 +80,9 @@ bench-compare: system-bench  ## compare two revisions of ours (A=main B=WORK OPT
 
 wheel: system  ## build the wheel and the sdist into dist/
 	@$(RUN) "$(PYTHON)" dev); "$$venv/bin/python" -m build --outdir dist .
+
+wheels: system  ## build the sdist and a wheel for each Python here into dist/, and test each (PYTHONS="...")
+	@scripts/wheels.sh $(PYTHONS)
 
 docs:  ## build the documentation site into build/site
 	@scripts/docs.sh

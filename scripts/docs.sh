@@ -9,18 +9,7 @@
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-venv=$root/.venv/docs
-[ -x "$venv/bin/python" ] || {
-    python=${1:-$("$root/scripts/pythons.sh" | tail -n 1)}
-    echo "Making the virtual environment .venv/docs with $python" >&2
-    "$python" -m venv "$venv"
-}
-"$venv/bin/python" "$root/scripts/requirements.py" docs >"$venv/requirements.txt"
-if ! cmp -s "$venv/requirements.txt" "$venv/installed.txt"; then
-    echo "Installing into .venv/docs: $(tr '\n' ' ' <"$venv/requirements.txt")" >&2
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$venv/requirements.txt" >&2
-    cp "$venv/requirements.txt" "$venv/installed.txt"
-fi
+venv=$("$root/scripts/tools.sh" docs "$@")
 cd "$root"
 # Material says at each start that it ends in May 2027, and names its successor, Zensical.
 NO_MKDOCS_2_WARNING=1 "$venv/bin/mkdocs" build --strict --quiet

@@ -56,7 +56,7 @@ set -- $venvs
 {
     run "C core: plain, AddressSanitizer and UBSan, ThreadSanitizer" make --no-print-directory -C tests/native all
     run "style, types, layers" scripts/lint.sh "$tools"
-    run "sdist, wheel, README in an empty environment, and without a C compiler" scripts/test-wheel.sh "$newest"
+    run "sdist, wheel, installed where nothing compiles, and built there" env DIST="$work/dist" scripts/wheels.sh "$newest"
     run "documentation site" scripts/docs.sh "$newest"
     run_pytest "$1" --ignore tests/torture
     run_pytest "$venv" tests/torture # in the newest
