@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import redis
+from redis._parsers.resp3 import _RESP3Parser  # redis-py has no other name for its own parser
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from sharedstate.backend import Backoff, Deadline, fork_epoch
@@ -41,6 +42,9 @@ def connection_to(address: Address) -> Any:
         "username": address.username or None,
         "password": address.password or None,
         "protocol": 3,
+        # Not hiredis, where that is installed: it crashes the process once a sub-interpreter that used it has
+        # ended, and where a signal handler raises in it (3.5.0).
+        "parser_class": _RESP3Parser,
         "socket_timeout": address.timeout_s,
         "socket_connect_timeout": address.timeout_s,
         "driver_info": None,  # two round trips at each connection
