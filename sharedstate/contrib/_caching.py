@@ -14,6 +14,7 @@ one there: docs/security.md says who that is, and `PlainSerializer` loads none.
 
 from __future__ import annotations
 
+import atexit
 import pickle
 from functools import cached_property
 
@@ -46,7 +47,14 @@ __all__ = ["ObjectSerializer", "Objects", "PlainSerializer", "fit_key", "quote",
 
 # --- Handles --------------------------------------------------------------------
 
-_opened: dict[str, Store] = {}  # by URL; closed by nobody, since no framework says when its last cache ends
+_opened: dict[str, Store] = {}  # by URL; no framework says when its last cache ends, so they last as long as Python
+
+
+@atexit.register
+def close_all() -> None:
+    """Close every handle: each is opened anew when it is next asked for."""
+    while _opened:
+        _opened.popitem()[1].close()
 
 
 def store_of(url: str) -> Store:

@@ -30,7 +30,6 @@ As entries, below the namespace:
 
 from __future__ import annotations
 
-import atexit
 import json
 import math
 import warnings
@@ -43,7 +42,7 @@ from prometheus_client.registry import REGISTRY, Collector
 
 from sharedstate.contrib._caching import fit_key, quote, store_of
 from sharedstate.coordination.claims import corrupt, is_shaped, require_lasting
-from sharedstate.model import MISSING, Owner, interpreter_id
+from sharedstate.model import MISSING, Owner
 from sharedstate.values import MAX_KEY_BYTES
 
 TYPE_CHECKING = False
@@ -82,10 +81,6 @@ def install(url: str = "", *, name: str = _NAME) -> None:
         StateError: it cannot be opened.
     """
     fresh = _Values(_part_of(url, name))
-    if interpreter_id():
-        # Where a process ends, the kernel does this.  At a sub-interpreter's end Python does not free
-        # prometheus_client's REGISTRY, whose metrics would keep the handle open, and so the writer present.
-        atexit.register(store_of(url).close)
     if not isinstance(values.ValueClass, _Values):
         early = [str(metric) for metric in REGISTRY._collector_to_names if _has_values(metric)]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         if early:

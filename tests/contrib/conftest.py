@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sharedstate.contrib._caching import close_all
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(autouse=True)
+def _no_handle_outlives_its_test() -> Iterator[None]:
+    """Close what the adapters opened: an interpreter would keep it to its end, and announce it in each forked child."""
+    yield
+    close_all()
 
 
 @pytest.fixture
