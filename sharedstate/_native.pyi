@@ -62,8 +62,19 @@ def close_on_fork(fd: int, /) -> None:
         ValueError: `fd` is negative or no C int.
     """
 
+def blank_on_fork(fd: int, /) -> None:
+    """Have every forked child find an unconnected socket in place of `fd`, which it closes as if it were its own.
+
+    For what Python closes by itself, as a socket that the garbage collector
+    finds in a cycle: after `close_on_fork` the child would close whatever has
+    the number by then.  Of this and `close_on_fork` the later call counts.
+
+    Raises:
+        OSError, ValueError: as `close_on_fork`.
+    """
+
 def keep_on_fork(fd: int, /) -> None:
-    """Undo `close_on_fork(fd)`, if that was called.
+    """Undo `close_on_fork(fd)` or `blank_on_fork(fd)`, if that was called.
 
     Call it after unlocking and before closing `fd`: after the close the number
     may be another file's, which a child would then lose.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import sys
 from typing import TYPE_CHECKING
 
 from sharedstate.errors import BackendMissingError
@@ -63,6 +65,13 @@ def remove(url: StoreUrl) -> None:
 
 def _pool(url: StoreUrl) -> Pool:
     address = read_url(url)
+    if sys.version_info[:2] == (3, 12) and not _thread.daemon_threads_allowed():
+        # Known by what 3.12 forbids isolated interpreters.  It does not refuse them datetime, and dies of that.
+        raise BackendMissingError(
+            url=address.url,
+            reason="redis-py imports datetime, of which CPython 3.12 crashes in an interpreter with a GIL of its own",
+            advice="Take Python 3.13 or later, or open it in the main interpreter, or use another backend.",
+        )
     try:
         from sharedstate_redis.pool import Pool
     except ImportError as error:

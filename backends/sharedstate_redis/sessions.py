@@ -8,6 +8,8 @@ increment may count twice.
     C2  `is_sent` is False only if the server cannot have received the request whole.
     C3  A forked child has none of its parent's sockets open: a copy would keep
         the parent's locks, which live as long as its connection, beyond its death.
+        The number stays taken until the child closes its copy of the object, which
+        the garbage collector may do at any time.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import TimeoutError as LateError
 
-from sharedstate.backend import fork_epoch, keep_on_fork, open_unshared
+from sharedstate.backend import blank_on_fork, fork_epoch, keep_on_fork, open_unshared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["LateError", "LostError", "Session", "dial", "pack"]
 
 _CLOSED: Final = -1
+_open: set[Any] = set()  # the connections of sessions: the garbage collector may not close one before its session
 
 
 def pack(*arguments: bytes) -> bytes:
@@ -50,15 +53,18 @@ def dial(make: Callable[[], Any]) -> Session:
 
     def open_socket() -> int:
         if connections:
-            _forget(connections.pop())  # a fork came between: `open_unshared` has closed it
+            # A fork came between, and `open_unshared` has closed the descriptor.
+            lost = connections.pop()
+            lost._get_socket().detach()  # noqa: SLF001  redis-py has no other name for it
+            lost.disconnect()
         connection = make()
         connection.connect()
         connections.append(connection)
-        fd: int = connection._get_socket().fileno()  # noqa: SLF001  redis-py has no other name for it
+        fd: int = connection._get_socket().fileno()  # noqa: SLF001  as above
         return fd
 
     try:
-        fd = open_unshared(open_socket)
+        fd = open_unshared(open_socket, blank_on_fork)
         return Session(connections[0], fd)
     except BaseException:
         for connection in connections:
@@ -82,6 +88,7 @@ class Session:
         self._read = connection.read_response
         self.is_sent = False
         self.idle_since = 0.0
+        _open.add(connection)
         self.epoch = fork_epoch()
 
     def exchange(self, request: bytes) -> Any:
@@ -132,22 +139,14 @@ class Session:
         self.idle_since = time.monotonic()
 
     def close(self) -> None:
-        """Close the connection, or in a forked child forget it (C3); twice is no error."""
+        """Close the connection, or what a forked child has in its place (C3); twice is no error."""
         if self.epoch == _CLOSED:
             return
-        is_ours, self.epoch = self.epoch == fork_epoch(), _CLOSED
-        if is_ours:
+        if self.epoch == fork_epoch():
             keep_on_fork(self._fd)
-            self._connection.disconnect()
-        else:
-            _forget(self._connection)  # closed by close_on_fork; the number may be another file's by now
+        self.epoch = _CLOSED
+        _open.discard(self._connection)
+        self._connection.disconnect()  # sends nothing if it is not ours: there is a blank in its place
 
     def __del__(self) -> None:
         self.close()
-
-
-def _forget(connection: Any) -> None:
-    end = connection._get_socket()  # noqa: SLF001  as above
-    if end is not None:
-        end.detach()
-    connection.disconnect()

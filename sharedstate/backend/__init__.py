@@ -3,7 +3,7 @@
 from sharedstate.backend.bells import BELL_BYTES, Bell
 from sharedstate.backend.contract import Backend, add_numbers, batches_of
 from sharedstate.backend.files import advise_on_denial, has_name, make_directory, open_private, translate_os_error
-from sharedstate.backend.forks import close_on_fork, fork_epoch, keep_on_fork, open_unshared
+from sharedstate.backend.forks import blank_on_fork, close_on_fork, fork_epoch, keep_on_fork, open_unshared
 from sharedstate.backend.locks import FileLock, Lock, LockDirectory
 from sharedstate.backend.mutexes import Mutex
 from sharedstate.backend.places import state_directory
@@ -30,6 +30,7 @@ __all__ = [
     "batches_of",
     "check_ttl",
     "clock_s",
+    "blank_on_fork",
     "close_on_fork",
     "fork_epoch",
     "format_size",

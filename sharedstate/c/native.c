@@ -27,6 +27,11 @@
  * fork_epoch() and must forget its descriptor, whose number may soon be another
  * file's.
  *
+ * What Python closes by itself, as it does a socket that the garbage collector
+ * finds in a cycle, cannot be told to forget a number.  blank_on_fork(fd) closes
+ * likewise, and has the child keep the number: an unconnected socket stands there
+ * until whoever owned it closes it.
+ *
  * A fork by another thread may fall between open() and close_on_fork(), and its
  * child then shares the description unregistered.  forks_made() betrays that:
  * read it before the open and after the registration, and if it grew, close
@@ -36,7 +41,8 @@
  * Thread safety: every function may be called by any thread of any interpreter.
  *
  * Invariants, with forks.mutex held:
- *   F1  fds[0..count) are the registered descriptors, each once.
+ *   F1  fds[0..count) are the registered descriptors, each once; one that is to be
+ *       blanked stands there as ~fd.
  *   F2  The mutex is taken around every fork, so the child finds the table whole
  *       and its handler needs no allocation, no wait and no atomics.
  *   F3  Nobody waits for a GIL, or runs Python, while holding the mutex.
@@ -48,6 +54,8 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -75,11 +83,27 @@ static void before_fork(void)
 
 static void after_fork_in_parent(void) { pthread_mutex_unlock(&forks.mutex); }
 
+/* Close `fd`, and put a socket in its place that nobody is connected to.  It is
+ * closed first so that a full table has room; without memory it stays closed. */
+static void blank_fd(int fd)
+{
+    close(fd);
+    int blank = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (blank >= 0 && blank != fd) {
+        dup3(blank, fd, O_CLOEXEC);
+        close(blank);
+    }
+}
+
 static void after_fork_in_child(void)
 {
     int saved = errno;
-    for (size_t i = 0; i < forks.count; i++)
-        close(forks.fds[i]);
+    for (size_t i = 0; i < forks.count; i++) {
+        if (forks.fds[i] >= 0)
+            close(forks.fds[i]);
+        else
+            blank_fd(~forks.fds[i]);
+    }
     forks.count = 0;
     atomic_fetch_add(&forks.epoch, 1);
     pthread_mutex_unlock(&forks.mutex);
@@ -92,13 +116,13 @@ static void register_handlers(void)
     forks.setup_error = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
-/* Return 0 or an errno. */
-static int remember_fd(int fd)
+/* Register `entry`, which is fd or ~fd, in place of any of the same fd.  Return 0 or an errno. */
+static int remember_fd(int entry)
 {
     int error = 0;
     pthread_mutex_lock(&forks.mutex);
     size_t i = 0;
-    while (i < forks.count && forks.fds[i] != fd)
+    while (i < forks.count && forks.fds[i] != entry && forks.fds[i] != ~entry)
         i++;
     if (i == forks.count && forks.count == forks.capacity) {
         size_t capacity = forks.capacity ? 2 * forks.capacity : 64;
@@ -110,8 +134,10 @@ static int remember_fd(int fd)
         else
             error = capacity <= MAX_CLOSED_ON_FORK ? ENOMEM : EMFILE;
     }
-    if (i == forks.count && !error)
-        forks.fds[forks.count++] = fd;
+    if (!error) {
+        forks.count += i == forks.count;
+        forks.fds[i] = entry;
+    }
     pthread_mutex_unlock(&forks.mutex);
     return error;
 }
@@ -120,7 +146,7 @@ static void forget_fd(int fd)
 {
     pthread_mutex_lock(&forks.mutex);
     for (size_t i = forks.count; i-- > 0;) { /* the newest is the likeliest */
-        if (forks.fds[i] == fd) {
+        if (forks.fds[i] == fd || forks.fds[i] == ~fd) {
             forks.fds[i] = forks.fds[--forks.count];
             break;
         }
@@ -188,18 +214,22 @@ static int fd_from(PyObject *arg)
     return (int)fd;
 }
 
-static PyObject *native_close_on_fork(PyObject *Py_UNUSED(module), PyObject *arg)
+static PyObject *register_fd(PyObject *arg, bool blank)
 {
     int fd = fd_from(arg);
     if (fd < 0)
         return NULL;
-    int error = fcntl(fd, F_GETFD) < 0 ? errno : remember_fd(fd);
+    int error = fcntl(fd, F_GETFD) < 0 ? errno : remember_fd(blank ? ~fd : fd);
     if (error) {
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
     Py_RETURN_NONE;
 }
+
+static PyObject *native_close_on_fork(PyObject *Py_UNUSED(module), PyObject *arg) { return register_fd(arg, false); }
+
+static PyObject *native_blank_on_fork(PyObject *Py_UNUSED(module), PyObject *arg) { return register_fd(arg, true); }
 
 static PyObject *native_keep_on_fork(PyObject *Py_UNUSED(module), PyObject *arg)
 {
@@ -235,7 +265,8 @@ PyDoc_STRVAR(decode_doc, "decode($module, encoded, /)\n--\n\nReturn the value th
 PyDoc_STRVAR(fork_epoch_doc, "fork_epoch($module, /)\n--\n\nReturn how many forks lie between the first process and this one.");
 PyDoc_STRVAR(forks_made_doc, "forks_made($module, /)\n--\n\nReturn a number that grows when this process begins to fork.");
 PyDoc_STRVAR(close_on_fork_doc, "close_on_fork($module, fd, /)\n--\n\nHave every child of a fork close `fd` before it runs.");
-PyDoc_STRVAR(keep_on_fork_doc, "keep_on_fork($module, fd, /)\n--\n\nUndo close_on_fork(fd); call it just before closing `fd`.");
+PyDoc_STRVAR(blank_on_fork_doc, "blank_on_fork($module, fd, /)\n--\n\nHave every child of a fork find nothing behind `fd`.");
+PyDoc_STRVAR(keep_on_fork_doc, "keep_on_fork($module, fd, /)\n--\n\nUndo close_on_fork(fd) or blank_on_fork(fd); call it just before closing `fd`.");
 PyDoc_STRVAR(has_name_doc, "has_name($module, fd, /)\n--\n\nReturn whether the file that `fd` is open on still has a name.");
 PyDoc_STRVAR(bell_announce_doc, "bell_announce($module, bell, /)\n--\n\nSay that somebody waits; return how often it was rung.");
 PyDoc_STRVAR(bell_sleep_doc, "bell_sleep($module, bell, rung, timeout_s, /)\n--\n\nSleep until it is rung once more than `rung`.");
@@ -269,6 +300,7 @@ static PyMethodDef methods[] = {
     {"fork_epoch", native_fork_epoch, METH_NOARGS, fork_epoch_doc},
     {"forks_made", native_forks_made, METH_NOARGS, forks_made_doc},
     {"close_on_fork", native_close_on_fork, METH_O, close_on_fork_doc},
+    {"blank_on_fork", native_blank_on_fork, METH_O, blank_on_fork_doc},
     {"keep_on_fork", native_keep_on_fork, METH_O, keep_on_fork_doc},
     {"has_name", native_has_name, METH_O, has_name_doc},
     {"bell_announce", native_bell_announce, METH_O, bell_announce_doc},

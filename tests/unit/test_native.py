@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import fcntl
 import gc
 import os
@@ -133,6 +134,45 @@ def test_a_child_has_the_registered_descriptors_closed_and_no_others(fork: str) 
     """)
 
     assert printed == "(True, True, True)True"
+
+
+@pytest.mark.parametrize("fork", FORKS.values(), ids=FORKS.keys())
+@pytest.mark.parametrize("is_full", [False, True], ids=["", "no descriptor left"])
+def test_a_child_keeps_the_number_of_a_blanked_descriptor(fork: str, is_full: bool) -> None:
+    """A socket object of the parent's that the child collects closes its own number, and no file opened since."""
+    printed = run_python(f"""
+        import ctypes, os, resource, socket
+        from sharedstate import _native
+
+        ours, theirs = socket.socketpair()
+        blanked = ours.fileno()
+        _native.close_on_fork(blanked)
+        _native.blank_on_fork(blanked)  # the later call counts
+        taken_back, closed = os.dup(blanked), os.dup(blanked)
+        _native.blank_on_fork(taken_back)
+        _native.keep_on_fork(taken_back)
+        _native.blank_on_fork(closed)
+        _native.close_on_fork(closed)
+        if {is_full}:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (closed + 1, closed + 1))
+
+        def send(fd):
+            try:
+                return os.write(fd, b".")
+            except OSError as error:
+                return type(error).__name__ + str(error.errno)
+
+        if ({fork})() == 0:
+            found = send(blanked), os.get_inheritable(blanked), send(taken_back), send(closed)
+            mine = os.open("/dev/null", os.O_WRONLY)
+            del ours
+            os.write(1, repr((*found, mine == closed, send(mine))).encode())
+            os._exit(0)
+        os.wait()
+        os.write(1, repr(send(blanked)).encode())
+    """)
+
+    assert printed == f"('OSError{errno.ENOTCONN}', False, 1, 'OSError{errno.EBADF}', True, 1)1"
 
 
 @pytest.mark.parametrize("registered", [True, False], ids=["registered", "not registered: the control"])
