@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import sharedstate
 from sharedstate import CorruptError, StateError, model
+from sharedstate.values import decode
+from sharedstate_file.log import Log
 
 if TYPE_CHECKING:
     from power.history import Content
@@ -69,7 +71,20 @@ def accept_loss(outcome: Outcome, url: str) -> bool:
             return False
         return True
     advice = re.search(r"truncate (\S+) to (\d+) bytes", outcome.error)
-    if advice is None:
+    if advice is None or _is_ended_behind(url, advice[1], int(advice[2])):
         return False
     os.truncate(advice[1], int(advice[2]))
     return True
+
+
+def _is_ended_behind(url: str, path: str, offset: int) -> bool:
+    """Return whether a log ends behind the damage at `offset`: no cut leaves that, where its end is synced last."""
+    log = Log.open(url, path, 0)
+    size = log.size()
+    at = log.find_frame(offset, size)
+    while at is not None:
+        payload, _ = next(log.frames(at, size))
+        if isinstance(decode(payload)[1], int):
+            return True
+        at = log.find_frame(at + 1, size)
+    return False

@@ -216,7 +216,7 @@ class Crew:
         if kind == "isolated" and sys.version_info < (3, 13) and self.url.startswith("redis"):
             import pytest
 
-            pytest.skip("refused: redis-py imports datetime, which crashes there (tests/redis/test_redis_interpreters.py)")
+            pytest.skip("refused, as tests/redis/test_redis_interpreters.py shows")
 
     def start_interpreters(self, kind: str, count: int, role: str, *arguments: Any) -> Member:
         """Start one process with `count` interpreters that each play the role; it is one member."""
