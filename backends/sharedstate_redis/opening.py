@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _thread
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sharedstate.errors import BackendMissingError
 from sharedstate_redis.address import read_url
@@ -65,8 +65,9 @@ def remove(url: StoreUrl) -> None:
 
 def _pool(url: StoreUrl) -> Pool:
     address = read_url(url)
-    if sys.version_info[:2] == (3, 12) and not _thread.daemon_threads_allowed():
-        # Known by what 3.12 forbids isolated interpreters.  It does not refuse them datetime, and dies of that.
+    allowed: Any = getattr(_thread, "daemon_threads_allowed", None)
+    if sys.version_info[:2] == (3, 12) and allowed and not allowed():
+        # An isolated interpreter is known by what 3.12 forbids it; datetime it does not, and dies of that.
         raise BackendMissingError(
             url=address.url,
             reason="redis-py imports datetime, of which CPython 3.12 crashes in an interpreter with a GIL of its own",

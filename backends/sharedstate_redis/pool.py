@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import redis
-from redis._parsers.resp3 import _RESP3Parser  # redis-py has no other name for its own parser
+from redis._parsers.resp3 import _RESP3Parser  # pyright: ignore[reportPrivateUsage]  redis-py has no other name for it
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from sharedstate.backend import Backoff, Deadline, fork_epoch
