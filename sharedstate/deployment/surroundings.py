@@ -80,7 +80,13 @@ def frames() -> Iterator[FrameType]:
     yield from callers()
     if len(list_interpreters()) != 1:
         return
-    for top in sys._current_frames().values():  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    # No name may hold this frame, or it would hold itself, and with it whoever opens a store just now.
+    mine = id(sys._getframe())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    for top in [
+        top
+        for top in sys._current_frames().values()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        if id(top) != mine
+    ]:
         yield from _outward(top)
     greenlet = module("greenlet")
     if greenlet is not None:

@@ -277,6 +277,19 @@ def test_looking_does_not_harm_interpreters_at_work(tmp_path: Path, kind: str) -
     assert told["gil"] in {{LEGACY: "shared", ISOLATED: "own"}[kind], "absent", None}
 
 
+def test_looking_at_the_stack_keeps_nobody_who_called(tmp_path: Path) -> None:
+    """No cycle of frames is left, which would keep a store open until the garbage collector comes by."""
+    told = run(
+        tmp_path,
+        "import gc, weakref\nfrom telling import tell\nfrom sharedstate.deployment import surroundings\n"
+        "class Local: pass\n"
+        "def look():\n    local = Local()\n    surroundings.find_frame('nowhere')\n    return weakref.ref(local)\n"
+        "gc.disable()\ntell('gone' if look()() is None else 'kept')\n",
+    )
+
+    assert list(told) == ["gone"]
+
+
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="InterpreterPoolExecutor came with Python 3.14")
 def test_interpreter_pool_belongs_to_the_program(tmp_path: Path) -> None:
     """Workers of an InterpreterPoolExecutor have GILs of their own, and are told from the main interpreter."""
