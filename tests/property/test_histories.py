@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import pytest
 
+from redis_server import interpreters_for
 from sharedstate.model import Scope
-from sharedstate.probe.actors import Actor, Kind, Stage, available_kinds
+from sharedstate.probe.actors import Actor, Kind, Stage
 from sharedstate.testing.histories import (
     Operation,
     judge_counter,
@@ -43,7 +44,7 @@ def cast(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, A
     kinds = [Kind.THREAD] * 4
     if _SCOPES[scheme] >= Scope.HOST:
         kinds = [Kind.FORKED, Kind.THREAD, Kind.THREAD, Kind.UNRELATED]
-        kinds += [kind for kind in (Kind.LEGACY, Kind.ISOLATED) if not available_kinds()[kind]]
+        kinds += interpreters_for(scheme)
     with Stage() as stage:
         actors = [stage.actor(kind, url) for kind in kinds]
         yield {f"{actor.kind.value} {i}": actor for i, actor in enumerate(actors)}

@@ -8,8 +8,9 @@ from uuid import uuid4
 
 import pytest
 
+from redis_server import interpreters_for
 from sharedstate.model import Scope
-from sharedstate.probe.actors import Kind, available_kinds
+from sharedstate.probe.actors import Kind
 from sharedstate.testing.machine import check_agreement
 
 if TYPE_CHECKING:
@@ -28,11 +29,12 @@ def url_of(scheme: str, directory: Path, number: int, server: str) -> str:
     }[scheme]
 
 
-def kinds_within(scope: Scope) -> list[Kind]:
-    """Return two actors of each kind that a store of this scope must reach, where this Python can make it."""
+def kinds_of(scheme: str) -> list[Kind]:
+    """Return two actors of each kind that a store of this scheme must reach, where this Python can make it."""
+    scope = _SCOPES[scheme]
     kinds = [Kind.THREAD, Kind.THREAD]
     if scope >= Scope.PROCESS:
-        kinds += [kind for kind in (Kind.LEGACY, Kind.ISOLATED) if not available_kinds()[kind]] * 2
+        kinds += interpreters_for(scheme) * 2
     if scope >= Scope.HOST:
         kinds += [Kind.FORKED, Kind.SPAWNED, Kind.UNRELATED]
     return kinds
@@ -44,6 +46,4 @@ def test_store_agrees_with_the_model(scheme: str, tmp_path: Path, request: pytes
     numbers = count()
     server = request.getfixturevalue("redis_url") if scheme == "redis" else ""
 
-    check_agreement(
-        lambda: url_of(scheme, tmp_path, next(numbers), server), kinds_within(_SCOPES[scheme]), examples=30, steps=40
-    )
+    check_agreement(lambda: url_of(scheme, tmp_path, next(numbers), server), kinds_of(scheme), examples=30, steps=40)

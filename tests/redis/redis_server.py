@@ -10,13 +10,18 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sharedstate.probe.boundaries import Kind, available_kinds
+
 if TYPE_CHECKING:
     from typing import Self
+
+    import redis
 
 _PATIENCE_S = 30.0
 
@@ -95,3 +100,28 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def client_of(url: str) -> redis.Redis:
+    """Return redis-py's own client of the server at a `redis+unix:` URL.
+
+    By its parser in Python: hiredis, where it is installed, crashes whoever uses
+    it after a sub-interpreter that had it too has ended.
+    """
+    import redis
+    from redis._parsers.resp3 import _RESP3Parser
+
+    pool = redis.ConnectionPool(
+        connection_class=redis.UnixDomainSocketConnection,
+        path=url.partition(":")[2].partition("?")[0],
+        parser_class=_RESP3Parser,
+    )
+    return redis.Redis.from_pool(pool)
+
+
+def interpreters_for(scheme: str) -> list[Kind]:
+    """Return the kinds of sub-interpreter that this Python can make, and that can open such a store in it."""
+    kinds = [kind for kind in (Kind.LEGACY, Kind.ISOLATED) if not available_kinds()[kind]]
+    if scheme.startswith("redis") and sys.version_info < (3, 13):
+        kinds = [Kind.LEGACY]  # test_redis_interpreters shows that isolated ones are refused there, and why
+    return kinds

@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 import sharedstate
+from redis_server import client_of
 from sharedstate import registry
 from sharedstate.model import ABSENT, Durability
 from sharedstate.testing.conformance.support import run_together, until
@@ -161,9 +162,7 @@ def test_a_child_keeps_no_lock_of_its_dead_parent_alive(store: Store, url: str) 
 
 def test_scripts_that_the_server_forgot_are_told_again(store: Store, redis_url: str) -> None:
     """SCRIPT FLUSH, or a server that was started again, costs one more round trip."""
-    import redis
-
-    with redis.Redis(unix_socket_path=redis_url.partition(":")[2]) as raw:
+    with client_of(redis_url) as raw:
         for verb in (
             lambda: store.set("k", 1),
             lambda: store.increment("k"),
@@ -382,10 +381,8 @@ def test_a_removal_that_died_is_finished_by_the_next_to_open(redis_url: str) -> 
 )
 def test_check_finds_what_is_wrong(redis_url: str, harm: tuple[str, ...], invariant: str) -> None:
     """Each kind of damage is named, and a verb that meets it raises CorruptError rather than guess."""
-    import redis
-
     url = f"{redis_url}?name=test-{uuid4()}"
-    with sharedstate.open(url) as store, redis.Redis(unix_socket_path=redis_url.partition(":")[2]) as raw:
+    with sharedstate.open(url) as store, client_of(redis_url) as raw:
         store["k"] = 1
         place = store._backend._place
         names = {"entry": place.entry("k"), "index": place.entries, "locks": place.locks, "store": place.store}
@@ -399,10 +396,8 @@ def test_check_finds_what_is_wrong(redis_url: str, harm: tuple[str, ...], invari
 
 def test_a_key_of_another_kind_is_corrupt(redis_url: str) -> None:
     """An entry, or the store's own key, that somebody replaced by a list is refused, not written over."""
-    import redis
-
     url = f"{redis_url}?name=test-{uuid4()}"
-    with redis.Redis(unix_socket_path=redis_url.partition(":")[2]) as raw:
+    with client_of(redis_url) as raw:
         with sharedstate.open(url) as store:
             place = store._backend._place
             raw.lpush(place.entry("k"), "x")

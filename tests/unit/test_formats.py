@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import sharedstate
+from redis_server import client_of
 from sharedstate.cli import main
 from sharedstate_file.head import VERSION as FILE_FORMAT
 from sharedstate_redis.place import FORMAT as REDIS_FORMAT
@@ -107,14 +108,12 @@ def test_a_store_of_another_version_is_not_removed(closed_url: str) -> None:
 @pytest.mark.parametrize("difference", [-1, 1])
 def test_a_redis_store_of_another_version_is_neither_opened_nor_removed(redis_url: str, difference: int) -> None:
     """Both say which version it has and which one is read, and leave it as it was found."""
-    import redis
-
     url = f"{redis_url}?name=format"
     with sharedstate.open(url) as store:
         store["k"] = [1, "two"]
     theirs = REDIS_FORMAT + difference
     said = rf"version {theirs}\b.* reads version {REDIS_FORMAT}\b"
-    with redis.Redis(unix_socket_path=_path(url).removeprefix("unix:")) as client:
+    with client_of(redis_url) as client:
         client.hset("sharedstate:{format}", "format", theirs)
 
         for attempt in (sharedstate.open, sharedstate.remove):

@@ -213,7 +213,9 @@ class Crew:
         return self._spawn(name, _call("run_interpreters", kind, (script,)))
 
     def _require(self, kind: str) -> None:
-        if kind == "isolated" and sys.version_info < (3, 13) and self.url.startswith("redis"):
+        from redis_server import interpreters_for
+
+        if kind not in [each.value for each in interpreters_for(self.url)]:
             import pytest
 
             pytest.skip("refused, as tests/redis/test_redis_interpreters.py shows")
