@@ -44,7 +44,7 @@ def connection_to(address: Address) -> Any:
         "protocol": 3,
         # Not hiredis, where that is installed: it crashes the process once a sub-interpreter that used it has
         # ended, and where a signal handler raises in it (3.5.0).
-        "parser_class": _RESP3Parser,
+        "parser_class": _Parser,
         "socket_timeout": address.timeout_s,
         "socket_connect_timeout": address.timeout_s,
         "driver_info": None,  # two round trips at each connection
@@ -58,6 +58,16 @@ def connection_to(address: Address) -> Any:
         return library.Connection(**options)
     ca, cert, key = address.certificates
     return library.SSLConnection(ssl_ca_certs=ca or None, ssl_certfile=cert or None, ssl_keyfile=key or None, **options)
+
+
+class _Parser(_RESP3Parser):
+    """Redis-py's own, but that it takes logging's lock for each message that the server pushes.
+
+    A signal handler that raises in there would leave that lock held, and every thread that logs afterwards hanging.
+    """
+
+    def handle_pubsub_push_response(self, response: Any) -> Any:
+        return response
 
 
 class _Packer:

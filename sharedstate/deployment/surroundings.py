@@ -6,6 +6,7 @@ that is not in `sys.modules` runs nobody.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -80,20 +81,32 @@ def frames() -> Iterator[FrameType]:
     yield from callers()
     if len(list_interpreters()) != 1:
         return
-    # No name may hold this frame, or it would hold itself, and with it whoever opens a store just now.
-    mine = id(sys._getframe())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    for top in [
-        top
-        for top in sys._current_frames().values()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        if id(top) != mine
-    ]:
-        yield from _outward(top)
+    yield from _of_other_threads()
     greenlet = module("greenlet")
     if greenlet is not None:
         root = greenlet.getcurrent()
         while root.parent is not None:
             root = root.parent
         yield from _outward(root.gr_frame)  # None while it runs
+
+
+def _of_other_threads() -> Iterator[FrameType]:
+    # Up to CPython 3.11.8 a garbage collection amid sys._current_frames() can deadlock with another thread.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        # No name may hold this frame, or it would hold itself, and with it whoever opens a store just now.
+        mine = id(sys._getframe())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        tops = [
+            top
+            for top in sys._current_frames().values()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            if id(top) != mine
+        ]
+    finally:
+        if collects:
+            gc.enable()
+    while tops:
+        yield from _outward(tops.pop())
 
 
 def _outward(frame: FrameType | None) -> Iterator[FrameType]:
