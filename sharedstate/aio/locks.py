@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sharedstate.backend.forks import fork_epoch
@@ -86,7 +87,7 @@ class AsyncLock:
             held.token = await _seize(held, deadline)
         except BaseException:
             held.end()
-            turn.release()
+            held.pass_turn()
             raise
         self._holder, self._held = me, held
         return held.token
@@ -111,7 +112,7 @@ class AsyncLock:
         try:
             await held.release()
         finally:
-            held.turn.release()
+            held.pass_turn()
 
     @property
     def token(self) -> int:
@@ -166,10 +167,24 @@ class _Held:
     """A lock of the library and the thread that it belongs to: its own, or the loop's."""
 
     def __init__(self, lock: Lock, turn: asyncio.Lock, thread: ThreadPoolExecutor | None) -> None:
-        self._lock = lock
-        self.turn = turn
-        self._thread = thread
         self.token = 0
+        self._lock = lock
+        self._thread = thread
+        self._loop = asyncio.get_running_loop()
+        self._epoch = fork_epoch()
+        self._turn: asyncio.Lock | None = turn
+
+    def pass_turn(self) -> None:
+        """Let the next task of this loop try."""
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.release()
+
+    def __del__(self) -> None:
+        # Somebody has let go of a lock that he held; whoever waits for the turn has found it before.
+        if self._turn is not None and self._epoch == fork_epoch():
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._turn.release)
 
     async def attempt(self) -> int | LockTimeoutError:
         """Return the fencing token if the lock is now held, else who has it."""

@@ -48,9 +48,9 @@ def run(body: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 
 
 async def spin(condition: Callable[[], object]) -> None:
-    """Return once it is true."""
+    """Return once it is true; leave the interpreter to the threads that it may be waiting for."""
     while not condition():  # noqa: ASYNC110  of other tasks, which tell it to nobody
-        await asyncio.sleep(0)
+        await asyncio.sleep(1e-3)
 
 
 def _waiting(store: AsyncStore) -> list[Any]:
@@ -316,6 +316,31 @@ def test_a_cancelled_acquisition_leaves_the_lock_free(url: str) -> None:
 
                 async with store.lock("l", PATIENCE_S):
                     pass
+
+    run(body)
+
+
+def test_a_lock_that_its_holder_let_go_of_passes_on(url: str) -> None:
+    """J3: whoever waits already, in the same loop or in another handle, gets it when its object ends."""
+
+    async def body() -> None:
+        async with sharedstate.aio.open(url) as store, sharedstate.aio.open(url) as other:
+            lock = store.lock("l")
+            await lock.acquire()
+            waiting = [asyncio.create_task(each.lock("l").acquire(PATIENCE_S)) for each in (store, other)]
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+            del lock
+            gc.collect()
+
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            assert all(task.result() for task in done)
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+            del done, task, waiting
+            gc.collect()  # nobody releases what they acquired either
 
     run(body)
 
