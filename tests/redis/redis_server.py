@@ -11,11 +11,11 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sharedstate.backend import Backoff, Deadline
 from sharedstate.probe.boundaries import Kind, available_kinds
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ class RedisServer:
         persistence = [] if "--save" in self._options else ["--save", ""]
         with_us = ["setpriv", "--pdeathsig", "KILL"]  # it ends also where a test run is killed
         self._process = subprocess.Popen([*with_us, program, *ours, *quiet, *persistence, *self._options])
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline, backoff = Deadline(_PATIENCE_S), Backoff()
         while not self._answers():
             assert self._process.poll() is None, "redis-server ended; see its log"
-            assert time.monotonic() < deadline, "redis-server does not answer"
-            time.sleep(0.005)
+            assert not deadline.has_passed(), "redis-server does not answer"
+            backoff.sleep(deadline)
 
     def command(self, *words: bytes | str) -> bytes:
         """Send it a command by hand, and return what comes back first, as the protocol has it."""
