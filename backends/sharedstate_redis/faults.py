@@ -41,7 +41,7 @@ def is_temporary(error: RedisError) -> bool:
 
 def translate(address: Address, error: RedisError) -> StateError:
     """Return the error of ours that tells what `error` means for the caller; nothing was written."""
-    url, reason = address.url, str(error) or type(error).__name__
+    url, reason = address.url, str(error).rstrip(".") or type(error).__name__
     if isinstance(error, OutOfMemoryError):
         advice = "Raise its maxmemory, or delete something; deleting works."
         return CapacityError(url=url, reason=f"the server is full ({reason})", advice=advice)

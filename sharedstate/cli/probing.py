@@ -8,11 +8,15 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 import click
 
+from sharedstate import registry
+from sharedstate.backend.urls import parse_url
 from sharedstate.cli.live_probing import probe_live
+from sharedstate.errors import BackendMissingError
 from sharedstate.probe.boundaries import Boundary
 from sharedstate.probe.experiments import FULL, QUICK
 from sharedstate.probe.running import Step, run_probe
@@ -83,6 +87,9 @@ def probe(  # noqa: PLR0917  click names them
         return
     from rich.console import Console
 
+    for backend in backends:
+        with suppress(BackendMissingError):  # which the table shows, with its reason
+            registry.find_plugin(parse_url(f"{backend}:any"))
     # Told to end, we still remove the stores that we made.
     signal.signal(signal.SIGTERM, _end)
     chosen = [Boundary(name) for name in boundaries] or list(Boundary)

@@ -328,6 +328,15 @@ def test_backend_that_cannot_be_loaded_is_not_a_pass(plugins: None) -> None:
     assert "not available here" in result.stdout
 
 
+def test_a_backend_that_nobody_serves_is_a_mistake() -> None:
+    """Its name is refused, with those that are installed, before anything is tried."""
+    result = CliRunner().invoke(main, ["probe", "--backend", "memroy", "--quick"])
+
+    assert result.exit_code == 1
+    assert "Did you mean memory:? Installed here: file" in result.output
+    assert "not available here" not in result.output
+
+
 def test_boundary_that_python_lacks_is_not_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a Python without isolated interpreters, as 3.11, their cell says so, and counts as not tried."""
     reasons = {**available_kinds(), Kind.ISOLATED: "isolated interpreters need CPython 3.12"}
