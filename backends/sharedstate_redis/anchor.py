@@ -6,7 +6,8 @@ kernel closes the connection, and the server forgets the listener.
 
     A1  A nonce is never used twice: whose channel has no listener is gone for ever.
     A2  An anchor whose connection broke is dead; it does not connect again.  What
-        it held is lost, and whoever held it is told so when he asks.
+        it held is lost, and whoever held it is told so when he asks.  So is one
+        whose server is the primary no more.
     A3  A lock, or presence, is taken and given back over the connection on which
         it rests, so none is taken by who is no longer there.
 
@@ -47,15 +48,15 @@ class Anchor:
         self._is_busy = False  # guarded by _turn, which a finalizer of the same thread enters too
         self._later: list[tuple[Script, list[bytes], list[bytes]]] = []  # guarded by _turn
         self._owes = False  # guarded by _turn; whether a reply is still to come, after an exception from outside
+        self._pool = pool
         self._session = pool.dial()
         self._session.send(pack(b"SUBSCRIBE", place.channels + self.nonce))
         if not self._session.wait_for_push(pool.address.timeout_s):
             raise LateError("no answer to SUBSCRIBE")
 
     def is_dead(self) -> bool:
-        """Return whether the connection is known to have gone, or is a parent's."""
-        session = self._session
-        return session.epoch != fork_epoch() or session.is_stale()
+        """Return whether the connection is known to have gone, is a parent's, or of a server that was left."""
+        return not self._pool.may_use(self._session) or self._session.is_stale()
 
     def run(self, script: Script, keys: list[bytes], arguments: list[bytes]) -> list[Any]:
         """Have the server run a script, and return its reply.
@@ -103,9 +104,12 @@ class Anchor:
                 self._skip()
             self._owes = True
             reply = session.exchange(request)
-        except ResponseError:
+        except ResponseError as error:
             self._owes = False
-            raise
+            if not self._pool.is_left_after(error):
+                raise
+            session.close()
+            raise LostError(f"the server is the primary no more ({error})") from error
         except RedisError as error:
             session.close()
             if isinstance(error, (LostError, LateError)):

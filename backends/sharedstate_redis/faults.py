@@ -6,12 +6,14 @@ what a message says.  A refusal is never "unknown": who refuses has not written.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import (
     AskError,
     AuthenticationError,
     BusyLoadingError,
+    InvalidResponse,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -19,6 +21,8 @@ from redis.exceptions import (
 )
 
 from sharedstate.errors import CapacityError, CorruptError, StateError, StoreAccessError, UnavailableError
+from sharedstate_redis.sentinels import NoPrimaryError, Verdict
+from sharedstate_redis.sessions import LostError
 
 if TYPE_CHECKING:
     from sharedstate_redis.address import Address
@@ -27,6 +31,18 @@ __all__ = ["gone", "is_refusal", "is_temporary", "translate"]
 
 _WRONG_TYPE: Final = "WRONGTYPE"
 _TRY_AGAIN: Final = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN"})
+_ABOUT_SENTINELS: Final = {
+    Verdict.NO_PRIMARY: "Try again when the failover is over; with a timeout= above what that takes, calls wait.",
+    Verdict.UNKNOWN: "Name a service that they monitor: redis+sentinel://host:port/service/name.",
+    Verdict.REFUSED: "Give sentinel_password=, and sentinel_username= if they have users.",
+    Verdict.STRANGER: "Name the sentinels, not the servers; their port is 26379 if no other is given.",
+}
+
+# X.509's own numbers of what is wrong with a certificate; others mean that nobody whom we trust has signed it.
+_NOT_YET_VALID: Final = 9
+_EXPIRED: Final = 10
+_OTHER_HOST: Final = 62
+_OTHER_ADDRESS: Final = 64
 
 
 def is_refusal(error: RedisError) -> bool:
@@ -49,7 +65,14 @@ def translate(address: Address, error: RedisError) -> StateError:
         advice = "Give the user and the password in the URL, and the user the rights that FORMAT.md names."
         return StoreAccessError(url=url, reason=f"the server refuses us ({reason})", advice=advice)
     if isinstance(error, ReadOnlyError):
-        return UnavailableError(url=url, reason="the server is a replica", advice="Name its primary.")
+        advice = "Name its primary, or its sentinels: redis+sentinel://host:port/service."
+        if address.service is not None:
+            advice = "Try again when the failover is over."
+        return UnavailableError(url=url, reason="the server is a replica", advice=advice)
+    if isinstance(error, NoPrimaryError) and error.verdict is not Verdict.SILENT:
+        kind = StoreAccessError if error.verdict is Verdict.REFUSED else UnavailableError
+        advice = _look_at_certificates(address, _cause(error)) or _ABOUT_SENTINELS[error.verdict]
+        return kind(url=url, reason=reason, advice=advice)
     if isinstance(error, AskError):  # or MovedError, which derives from it
         advice = "Clusters are not served yet: name a server that is none of a cluster."
         return UnavailableError(
@@ -60,8 +83,60 @@ def translate(address: Address, error: RedisError) -> StateError:
         return CorruptError(url=url, reason=f"a key of the store is of another kind ({reason})")
     if code in _TRY_AGAIN:
         return UnavailableError(url=url, reason=f"the server is busy or unwell ({reason})", advice="Try again later.")
-    advice = "See that the server runs and can be reached, then try again."
-    return UnavailableError(url=url, reason=reason, advice=advice)
+    return UnavailableError(url=url, reason=reason, advice=_look_at_the_way(address, error))
+
+
+def _look_at_the_way(address: Address, error: RedisError) -> str:
+    """Return what to do about a server that cannot be reached, or does not talk to us."""
+    cause = _cause(error)
+    server = "server runs" if address.service is None else "sentinels run"
+    advice = f"See that the {server} and can be reached, then try again."
+    if address.has_tls:
+        return _look_at_certificates(address, cause) or _look_at_tls(address, cause) or advice
+    if address.socket or not _has_hung_up(error, cause):
+        return advice
+    return f"{advice} If it speaks TLS there, {'open rediss://' if address.service is None else 'give tls=yes'}."
+
+
+def _cause(error: BaseException) -> OSError | None:
+    """Return what the operating system, or TLS, has said, which redis-py tells in words of its own."""
+    if isinstance(error, NoPrimaryError) and error.__cause__ is not None:
+        error = error.__cause__
+    cause = error.__cause__ or error.__context__
+    return cause if isinstance(cause, OSError) else None
+
+
+def _has_hung_up(error: RedisError, cause: OSError | None) -> bool:
+    """Return whether somebody was there, but ended the connection, or said what is no reply."""
+    if isinstance(error, InvalidResponse):
+        return True
+    is_ended = cause is None or (isinstance(cause, ConnectionError) and not isinstance(cause, ConnectionRefusedError))
+    return isinstance(error, LostError) and is_ended
+
+
+# What `ssl` raises is told by what it has; an import of it here would fail where Python was built without.
+def _look_at_certificates(address: Address, cause: OSError | None) -> str | None:
+    """Return what to do about a certificate, None if there is none to blame."""
+    for parameter, path in zip(("ca", "cert", "key"), address.certificates, strict=True):
+        if path and not os.access(path, os.R_OK):
+            return f"Name by {parameter}= a file that can be read."
+    code = getattr(cause, "verify_code", None)
+    if code in {_OTHER_HOST, _OTHER_ADDRESS}:
+        return "Name the server as its certificate does, or give it one with the name that it is called by."
+    if code in {_NOT_YET_VALID, _EXPIRED}:
+        return "Give the server a certificate that is valid now, and look at the clocks."
+    return None if code is None else "Give by ca= the certificate of the CA that has signed the server's."
+
+
+def _look_at_tls(address: Address, cause: OSError | None) -> str | None:
+    """Return what to do about a server that ends the talk, or does not understand it; None if none was there."""
+    if cause is not None and not hasattr(cause, "library") and not isinstance(cause, (ConnectionError, TimeoutError)):
+        return None
+    if isinstance(cause, ConnectionRefusedError):
+        return None
+    _, cert, _ = address.certificates
+    ours = "trusts who signed what cert= names" if cert else "asks for no certificate of ours; else give cert= and key="
+    return f"See that the server runs, speaks TLS at that port, and {ours}."
 
 
 def gone(url: str) -> UnavailableError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from sharedstate.backend import Backoff, Deadline, Lock, Presence, fork_epoch, new_sharer
 from sharedstate.errors import CorruptError
@@ -105,8 +105,12 @@ class RedisLock(Lock):
         if self._claim is None:
             return "it was given back"
         anchor, owner = self._claim
+        # Where another server may be made the primary, only a primary knows.
+        script = scripts.HOLDS if self._anchors.pool.address.service is None else scripts.HOLDS_AT_PRIMARY
         try:
-            status = self._ask(anchor, scripts.HOLDS, owner)[0]
+            status = self._ask(anchor, script, owner)[0]
+        except ResponseError as error:
+            return f"the server does not say that it is held ({error})"
         except RedisError as error:
             return f"the connection that it rests on broke ({error})"
         if status == scripts.DONE:

@@ -8,6 +8,9 @@ by one atomic operation each.
         that was lost is `OutcomeUnknownError`.
     N3  Nobody waits for the server longer than the store's timeout.
     N4  At most as many connections stay open as there were calls at one time.
+    N5  Where sentinels tell who the primary is, a server that says that it is a
+        replica, which has written nothing, is left: the call is tried again with
+        the primary, and no connection from before is used again.
 """
 
 from __future__ import annotations
@@ -15,69 +18,24 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import redis
-from redis._parsers.resp3 import _RESP3Parser  # pyright: ignore[reportPrivateUsage]  redis-py has no other name for it
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from sharedstate.backend import Backoff, Deadline, fork_epoch
 from sharedstate.errors import ClosedError, OutcomeUnknownError, UnavailableError
+from sharedstate_redis.connecting import connection_to
 from sharedstate_redis.faults import is_refusal, is_temporary, translate
+from sharedstate_redis.sentinels import NoPrimaryError, Sentinels, Verdict
 from sharedstate_redis.sessions import LateError, Session, dial, pack
 
 if TYPE_CHECKING:
     from sharedstate_redis.address import Address
     from sharedstate_redis.scripts import Script
 
-__all__ = ["Pool", "connection_to"]
+__all__ = ["Pool"]
 
 _TRIES: Final = 3
 _FRESH_S: Final = 0.01  # so long idle, a connection is looked at before something is written to it
 _LONGEST_SLEEP_S: Final = 0.1
-
-
-def connection_to(address: Address) -> Any:
-    """Return a `Connection` of redis-py's, not yet connected."""
-    options: dict[str, Any] = {
-        "db": address.database,
-        "username": address.username or None,
-        "password": address.password or None,
-        "protocol": 3,
-        # Not hiredis, where that is installed: it crashes the process once a sub-interpreter that used it has
-        # ended, and where a signal handler raises in it (3.5.0).
-        "parser_class": _Parser,
-        "socket_timeout": address.timeout_s,
-        "socket_connect_timeout": address.timeout_s,
-        "driver_info": None,  # two round trips at each connection
-        "command_packer": _Packer(),
-    }
-    library: Any = redis  # whose types say that a connection to a socket is abstract
-    if address.socket:
-        return library.UnixDomainSocketConnection(path=address.socket, **options)
-    options.update(host=address.host, port=address.port, socket_keepalive=True)
-    if not address.has_tls:
-        return library.Connection(**options)
-    ca, cert, key = address.certificates
-    return library.SSLConnection(ssl_ca_certs=ca or None, ssl_certfile=cert or None, ssl_keyfile=key or None, **options)
-
-
-class _Parser(_RESP3Parser):
-    """Redis-py's own, but that it takes logging's lock for each message that the server pushes.
-
-    A signal handler that raises in there would leave that lock held, and every thread that logs afterwards hanging.
-    """
-
-    def handle_pubsub_push_response(self, response: Any) -> Any:
-        return response
-
-
-class _Packer:
-    """Packs the commands of redis-py's handshake, as `pack` does ours.
-
-    hiredis, which would, crashes when a signal handler raises in it (3.5.0).
-    """
-
-    def pack(self, *arguments: object) -> list[bytes]:
-        return [pack(*(each if type(each) is bytes else str(each).encode() for each in arguments))]
 
 
 class Pool:
@@ -86,8 +44,10 @@ class Pool:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.is_open = True
+        self.era = 0  # of connections; a new one begins when a server was left (N5)
         self._idle: list[Session] = []
         self._watching: list[Session] = []  # those that the server tells of changes
+        self._sentinels = Sentinels(address, address.service) if address.service else None
 
     # --- Calls ----------------------------------------------------------------
 
@@ -120,6 +80,10 @@ class Pool:
             try:
                 reply = session.exchange(request)
             except ResponseError as error:
+                tries += 1
+                if self.is_left_after(error) and tries < _TRIES:
+                    session.close()
+                    continue
                 self.give_back(session)
                 if isinstance(error, NoScriptError):
                     raise
@@ -143,6 +107,14 @@ class Pool:
         if tries == _TRIES or isinstance(error, LateError):
             raise translate(self.address, error) from error
 
+    def is_left_after(self, error: RedisError) -> bool:
+        """Return whether by that refusal the server is no primary any more, though another is; then it is left."""
+        if not isinstance(error, ReadOnlyError) or self.address.service is None:
+            return False
+        self.era += 1
+        self._close_idle()
+        return True
+
     def let_it_notice(self) -> None:
         """Return when the server knows which connections were closed before the call.
 
@@ -160,13 +132,17 @@ class Pool:
                 session = self._idle.pop()
             except IndexError:
                 return self.dial()
-            if session.epoch != fork_epoch() or (
+            if not self.may_use(session) or (
                 is_writing and time.monotonic() - session.idle_since > _FRESH_S and session.is_stale()
             ):
                 session.close()
                 continue
             return session
         raise ClosedError(url=self.address.url)
+
+    def may_use(self, session: Session) -> bool:
+        """Return whether it is of this process, and of a server that was not left."""
+        return session.epoch == fork_epoch() and session.era == self.era
 
     def give_back(self, session: Session) -> None:
         """Let others use a connection whose call is over."""
@@ -186,7 +162,7 @@ class Pool:
                 session = self._watching.pop()
             except IndexError:
                 break
-            if session.epoch == fork_epoch() and not session.is_stale():
+            if self.may_use(session) and not session.is_stale():
                 return session
             session.close()
         session = self.dial()
@@ -200,17 +176,31 @@ class Pool:
             self.close()
 
     def dial(self, patience_s: float | None = None) -> Session:
-        """Return a new connection; try until the store's timeout, or `patience_s`, is over."""
-        deadline = Deadline(self.address.timeout_s if patience_s is None else patience_s)
+        """Return a new connection; try until the store's timeout, or `patience_s`, is over.
+
+        A service that the sentinels know is waited for until the timeout: it will have a primary again.
+        """
+        whole = Deadline(self.address.timeout_s)
+        limit = whole if patience_s is None else Deadline(patience_s)
         backoff = Backoff(_LONGEST_SLEEP_S)
         while True:
+            era = self.era
             try:
-                return dial(lambda: connection_to(self.address))
+                session = self._connect(whole)
             except RedisError as error:
+                deadline = whole if isinstance(error, NoPrimaryError) and error.verdict is Verdict.NO_PRIMARY else limit
                 if deadline.has_passed() or not is_temporary(error) or isinstance(error, ResponseError):
                     raise translate(self.address, error) from error
+            else:
+                session.era = era
+                return session
             backoff.sleep(deadline)
             self.require_open()
+
+    def _connect(self, deadline: Deadline) -> Session:
+        if self._sentinels is not None:
+            return self._sentinels.connect(deadline)
+        return dial(lambda: connection_to(self.address))
 
     def require_open(self) -> None:
         """Refuse if the handle was closed."""
@@ -220,6 +210,9 @@ class Pool:
     def close(self) -> None:
         """Close the connections; those that calls have out, when these end."""
         self.is_open = False
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         for sessions in (self._idle, self._watching):
             while sessions:
                 try:

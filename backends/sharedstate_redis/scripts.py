@@ -37,6 +37,7 @@ __all__ = [
     "FOREIGN",
     "GONE",
     "HOLDS",
+    "HOLDS_AT_PRIMARY",
     "INCREMENT",
     "INSPECT",
     "IS_PRESENT",
@@ -381,7 +382,10 @@ if state ~= '+' or nonce ~= ARGV[4] or owner ~= ARGV[5] then return {1} end
 RELEASE: Final = Script(
     _MINE + "call('HSET', KEYS[2], ARGV[3], '-' .. string.sub(record, 2))\nreturn {0}\n", "allow-oom", _LOCKS
 )
-HOLDS: Final = Script(_MINE + "return {lives(nonce) and 0 or 1}\n", "no-writes", _LOCKS)
+_HOLDS: Final = _MINE + "return {lives(nonce) and 0 or 1}\n"
+HOLDS: Final = Script(_HOLDS, "no-writes", _LOCKS)
+HOLDS_AT_PRIMARY: Final = Script(_HOLDS, "allow-oom", _LOCKS)
+"""The same as if it wrote: a replica, and a primary that lacks the replicas it should have, refuse to say."""
 
 # KEYS[2] the locks.  For each its name, its record, and whether its latest owner lives.
 LOCKS: Final = Script(

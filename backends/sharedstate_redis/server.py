@@ -28,6 +28,7 @@ class Server(NamedTuple):
         snapshots: when it saves all of its data, as `save` says; "" for never, None if it does not tell.
         maxmemory: in bytes; 0 for no limit.
         policy: what it does at the limit.
+        needs_replicas: whether it refuses to write while too few replicas listen.
     """
 
     version: str
@@ -35,6 +36,7 @@ class Server(NamedTuple):
     snapshots: str | None
     maxmemory: int
     policy: str
+    needs_replicas: bool
 
     @property
     def evicts(self) -> bool:
@@ -67,7 +69,14 @@ class Server(NamedTuple):
         return f"snapshots ({self.snapshots})" if self.snapshots else "none"
 
     def warn(self, address: Address) -> None:
-        """Warn of a server that drops what it was given."""
+        """Warn of a server that drops, or may have to, what it was given."""
+        if address.service is not None and not self.needs_replicas:
+            warnings.warn(
+                f"{redact(address.url)}: when this primary is cut off from its replicas and sentinels, it goes on "
+                "writing, and all of that is lost. Let it stop: set its min-replicas-to-write to 1 or more.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
         if self.evicts:
             what = "anything, locks too" if self.evicts_anything else "entries that have a time to live"
             warnings.warn(
@@ -105,6 +114,7 @@ def ask(pool: Pool) -> Server:
         _snapshots(pool),
         int(told.get("maxmemory", "0")),
         told.get("maxmemory_policy", "noeviction"),
+        "min_slaves_good_slaves" in told,  # which it says only then
     )
 
 

@@ -79,6 +79,7 @@ class Session:
     """One connection, and the process that may use it."""
 
     epoch = _CLOSED  # until it is complete, should a signal handler raise before
+    era = 0  # as its pool counts them
 
     def __init__(self, connection: Any, fd: int) -> None:
         self._connection = connection
@@ -121,6 +122,15 @@ class Session:
         except LateError:
             return False
         return True
+
+    def is_of_primary(self) -> bool:
+        """Return whether the server said, when it was dialled, that it is no replica."""
+        # In its answer to HELLO: ROLE would be a round trip more, and a right that few users have.
+        return bool(self._connection.handshake_metadata.get(b"role") == b"master")
+
+    def allow(self, timeout_s: float) -> None:
+        """Wait so long for a reply from now on."""
+        self._connection.update_current_socket_timeout(timeout_s)
 
     def is_stale(self) -> bool:
         """Return whether the server has closed the connection, as far as can be seen without asking it."""

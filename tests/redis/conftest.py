@@ -13,6 +13,7 @@ import pytest
 import sharedstate
 from cutting_proxy import CuttingProxy
 from redis_server import RedisServer
+from sentinel_set import Sentinel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +30,19 @@ def serve() -> Iterator[Callable[..., RedisServer]]:
             directory = tempfile.mkdtemp(prefix="ss-")
             stack.callback(shutil.rmtree, directory)
             return stack.enter_context(RedisServer(directory, *options, has_port=has_port))
+
+        yield start
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[..., Sentinel]]:
+    """Start one sentinel for the server at a port, with lines of its configuration; it ends with the test."""
+    with ExitStack() as stack:
+
+        def start(port: int, *options: str) -> Sentinel:
+            directory = tempfile.mkdtemp(prefix="ss-")
+            stack.callback(shutil.rmtree, directory)
+            return stack.enter_context(Sentinel(directory, port, *options))
 
         yield start
 

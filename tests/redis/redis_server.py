@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -38,7 +39,7 @@ class RedisServer:
     def __init__(self, directory: str, *options: str, has_port: bool = False) -> None:
         self.directory = directory
         self.socket = os.path.join(directory, "s")
-        self.port = _free_port() if has_port else 0
+        self.port = free_port() if has_port else 0
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -48,16 +49,19 @@ class RedisServer:
         program = shutil.which("redis-server")
         if program is None:
             pytest.fail("redis-server is missing: run scripts/system-packages.sh as root")
-        ours = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.socket, "--dir", self.directory]
-        quiet = ["--daemonize", "no", "--loglevel", "warning", "--logfile", os.path.join(self.directory, "log")]
-        persistence = [] if "--save" in self._options else ["--save", ""]
         with_us = ["setpriv", "--pdeathsig", "KILL"]  # it ends also where a test run is killed
-        self._process = subprocess.Popen([*with_us, program, *ours, *quiet, *persistence, *self._options])
+        self._process = subprocess.Popen([*with_us, program, *self._arguments()])
         deadline, backoff = Deadline(_PATIENCE_S), Backoff()
         while not self._answers():
             assert self._process.poll() is None, "redis-server ended; see its log"
             assert not deadline.has_passed(), "redis-server does not answer"
             backoff.sleep(deadline)
+
+    def _arguments(self) -> list[str]:
+        ours = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.socket, "--dir", self.directory]
+        quiet = ["--daemonize", "no", "--loglevel", "warning", "--logfile", os.path.join(self.directory, "log")]
+        persistence = [] if "--save" in self._options else ["--save", ""]
+        return [*ours, *quiet, *persistence, *self._options]
 
     def command(self, *words: bytes | str) -> bytes:
         """Send it a command by hand, and return what comes back first, as the protocol has it."""
@@ -70,9 +74,25 @@ class RedisServer:
 
     def _answers(self) -> bool:
         try:
-            return self.command("PING").startswith(b"+PONG")
+            return self.command("PING").startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
+
+    def is_running(self) -> bool:
+        """Return whether it was started, and not ended."""
+        return self._process is not None
+
+    def pause(self) -> None:
+        """Let it hang: what is sent to it is taken, and not answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def stop(self) -> None:
         """End it as an administrator does."""
@@ -95,7 +115,8 @@ class RedisServer:
         self.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback address at which nobody listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -9,7 +9,7 @@ import pytest
 import sharedstate
 from sharedstate.backend import parse_url
 from sharedstate.registry import every_scheme, find_plugin, known_schemes
-from sharedstate_redis.address import read_url
+from sharedstate_redis.address import Service, read_url
 
 
 def _address(text: str) -> Any:
@@ -30,6 +30,30 @@ def _address(text: str) -> Any:
         ("rediss://cache/jobs?ca=/ca.pem", {"has_tls": True, "certificates": ("/ca.pem", "", "")}),
         ("redis+unix:/run/redis.sock", {"socket": "/run/redis.sock", "database": 0, "name": "default"}),
         ("redis+unix:///run/redis.sock?db=2&name=jobs", {"socket": "/run/redis.sock", "database": 2, "name": "jobs"}),
+        (
+            "redis+sentinel://one,two:7,[::1]:8,[::2]/main",
+            {
+                "host": "",
+                "service": Service("main", (("one", 26379), ("two", 7), ("::1", 8), ("::2", 26379)), "", ""),
+                "database": 0,
+                "name": "default",
+                "has_tls": False,
+            },
+        ),
+        ("redis+sentinel://one/main/jobs", {"database": 0, "name": "jobs"}),
+        ("redis+sentinel://one/5/4/jobs", {"service": Service("5", (("one", 26379),), "", ""), "database": 4}),
+        (
+            "redis+sentinel://ada:p%40s/s,:w@one,two/main?sentinel_username=bob&sentinel_password=%26",
+            {
+                "username": "ada",
+                "password": "p@s/s,:w",
+                "service": Service("main", (("one", 26379), ("two", 26379)), "bob", "&"),
+            },
+        ),
+        (
+            "redis+sentinel://one/main?tls=yes&ca=/ca.pem&cert=/c.pem&key=/k.pem",
+            {"has_tls": True, "certificates": ("/ca.pem", "/c.pem", "/k.pem")},
+        ),
     ],
 )
 def test_parts_of_a_url(text: str, facts: dict[str, Any]) -> None:
@@ -54,8 +78,20 @@ def test_parts_of_a_url(text: str, facts: dict[str, Any]) -> None:
         "redis://cache?tiemout=3",
         "redis://cache?timeout=0",
         "redis://cache?ca=/ca.pem",
+        "rediss://cache?key=/k.pem",
         "redis+unix:",
         "redis+unix:/run/redis.sock?db=x",
+        "redis+sentinel:one/main",
+        "redis+sentinel://one",
+        "redis+sentinel://one/",
+        "redis+sentinel://one//jobs",
+        "redis+sentinel:///main",
+        "redis+sentinel://one,/main",
+        "redis+sentinel://one,two:x/main",
+        "redis+sentinel://one/main/1/a/b",
+        "redis+sentinel://one/main?ca=/ca.pem",
+        "redis+sentinel://one/main?tls=1",
+        "redis://cache?sentinel_password=x",
     ],
 )
 def test_what_is_no_url_is_refused(text: str) -> None:
@@ -65,14 +101,15 @@ def test_what_is_no_url_is_refused(text: str) -> None:
 
 
 def test_schemes_belong_to_one_plugin() -> None:
-    """rediss: and redis+unix: are the plug-in redis:; what it does not serve, nobody does."""
+    """rediss:, redis+unix: and redis+sentinel: are the plug-in redis:; what it does not serve, nobody does."""
     plugin = find_plugin(parse_url("redis://cache"))
 
     assert find_plugin(parse_url("rediss://cache")) is plugin
     assert find_plugin(parse_url("redis+unix:/s")) is plugin
+    assert find_plugin(parse_url("redis+sentinel://a/main")) is plugin
     assert "redis" in known_schemes()
-    assert {"redis", "rediss", "redis+unix", "shm"} <= set(every_scheme())
-    for text in ("redis+sentinel://a", "redis+cluster://a", "redis+tls://a", "shms:a", "shm+x:a", "redisss://a"):
+    assert {"redis", "rediss", "redis+unix", "redis+sentinel", "shm"} <= set(every_scheme())
+    for text in ("rediss+sentinel://a/main", "redis+cluster://a", "redis+tls://a", "shms:a", "shm+x:a", "redisss://a"):
         with pytest.raises(sharedstate.UrlError, match="no backend serves"):
             find_plugin(parse_url(text))
 
@@ -83,6 +120,7 @@ def test_scope_is_that_of_the_way(redis_url: str) -> None:
     assert _address("redis://localhost/jobs").is_of_this_host()
     assert _address("redis://127.1.2.3/jobs").is_of_this_host()
     assert not _address("redis://cache/jobs").is_of_this_host()
+    assert not _address("redis+sentinel://localhost/main/jobs").is_of_this_host()  # which may know of any host
 
 
 def test_no_server_here_is_said_at_once() -> None:
@@ -105,6 +143,7 @@ def test_a_server_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) ->
         ("redis://cache/2/?timeout=1", "redis://cache/2/jobs?timeout=1"),
         ("redis+unix:/s", "redis+unix:/s?name=jobs"),
         ("redis+unix:/s?db=1", "redis+unix:/s?db=1&name=jobs"),
+        ("redis+sentinel://a,b/main/?timeout=1", "redis+sentinel://a,b/main/jobs?timeout=1"),
     ):
         monkeypatch.setenv("SHAREDSTATE_REDIS_URL", server)
         assert plugin.url_for("jobs") == expected
