@@ -8,5 +8,5 @@ imports none of them.
     sharedstate.contrib.dogpile     a dogpile.cache backend, with its mutex
     sharedstate.contrib.limits      a storage of limits, and so for Flask-Limiter and SlowApi
     sharedstate.contrib.asgi        a store in the lifespan of an ASGI application
-    sharedstate.contrib.prometheus  values of prometheus_client, and a collector of them
+    sharedstate.contrib.prometheus  values of prometheus_client, a collector of them, and one of a store's figures
 """
