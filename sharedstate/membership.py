@@ -16,6 +16,7 @@ from _weakref import ref
 from sharedstate.backend.forks import fork_epoch
 from sharedstate.backend.mutexes import Mutex
 from sharedstate.errors import StateError
+from sharedstate.events import Silence
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -107,10 +108,11 @@ def _remember(member: Membership) -> None:
 
 
 def _rejoin_all() -> None:
-    for member in list(_members.values()):
-        found = member()
-        if found is not None:
-            found.rejoin_in_child()
+    with Silence():
+        for member in list(_members.values()):
+            found = member()
+            if found is not None:
+                found.rejoin_in_child()
 
 
 def _after_uwsgi_fork() -> None:

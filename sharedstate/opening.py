@@ -17,6 +17,7 @@ import os
 from sharedstate import registry
 from sharedstate.backend.urls import parse_url
 from sharedstate.errors import ScopeError, StateError, UnavailableError, UrlError
+from sharedstate.events import tell
 from sharedstate.model import Durability, Scope
 from sharedstate.store import Store
 
@@ -81,7 +82,9 @@ def open_store(
         return Store.opened(backend)
     from sharedstate.shortfalls import declare
 
-    return Store.opened(backend, declare(backend.url, shortfall))
+    store = Store.opened(backend, declare(backend.url, shortfall))
+    tell("deployment.shortfall", store=store.url, shortfall="; ".join(shortfall))
+    return store
 
 
 def _open_chosen(name: str | None, scope: Scope | None, durability: Durability | None) -> Store:
@@ -132,6 +135,8 @@ def repair(url: str, copy_to: str | None = None) -> Repair:
             advice="Restore a backup, or remove the store.",
         )
     report: Repair = mend(parsed, copy_to)
+    if report.copy:
+        tell("store.repaired", store=url, copy=report.copy, kept=report.kept, dropped=report.dropped)
     return report
 
 

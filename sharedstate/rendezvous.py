@@ -14,6 +14,7 @@ import os
 import time
 
 from sharedstate._light import NamedTuple
+from sharedstate.events import tell
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -106,6 +107,13 @@ def look_around(store: Store, deployment: Deployment) -> None:
     if not crew.started or _uptime_s(crew.started) < _SETTLED_AFTER_S or crew.missing * 2 < crew.announced:
         return
     _warned.add(store.url)
+    tell(
+        "deployment.sharers_missing",
+        store=store.url,
+        server=crew.server,
+        announced=crew.announced,
+        present=crew.processes,
+    )
     import warnings
 
     warnings.warn(

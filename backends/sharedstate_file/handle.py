@@ -30,7 +30,7 @@ from __future__ import annotations
 import os
 from time import time as _now
 
-from sharedstate.backend import translate_os_error
+from sharedstate.backend import tell, translate_os_error
 from sharedstate.errors import (
     CapacityError,
     ClosedError,
@@ -304,8 +304,9 @@ class Handle:
                 self._compact()
             finally:
                 turn.release()
-        except Exception:  # noqa: BLE001  no room, no descriptor, no memory: the log only goes on growing for a while
+        except Exception as error:  # noqa: BLE001  no room, no descriptor, no memory: the log only goes on growing
             self._compactions_failed += 1
+            tell("store.compaction_failed", store=self.url, error=f"{type(error).__name__}: {error}")
 
     def _pays(self) -> bool:
         """Return whether enough of the log is dead; if not, `_due_at` says when it may be."""

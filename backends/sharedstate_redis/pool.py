@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from sharedstate.backend import Backoff, Deadline, fork_epoch
+from sharedstate.backend import Backoff, Deadline, fork_epoch, tell
 from sharedstate.errors import ClosedError, OutcomeUnknownError, UnavailableError
 from sharedstate_redis.connecting import connection_to
 from sharedstate_redis.faults import is_refusal, is_temporary, translate
@@ -74,7 +74,7 @@ class Pool:
         )
 
     def _call(self, request: bytes, is_writing: bool) -> Any:
-        tries = 0
+        tries, lost = 0, ""
         while True:
             session = self.take(is_writing)
             try:
@@ -92,11 +92,14 @@ class Pool:
                 session.close()
                 tries += 1
                 self._bear(session, error, is_writing, tries)
+                lost = str(error)
             except BaseException:
                 session.close()  # its reply is still to come
                 raise
             else:
                 self.give_back(session)
+                if tries:
+                    tell("store.reconnected", store=self.address.url, error=lost)
                 return reply
 
     def _bear(self, session: Session, error: RedisError, is_writing: bool, tries: int) -> None:

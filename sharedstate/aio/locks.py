@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from sharedstate.backend.forks import fork_epoch
@@ -190,7 +191,9 @@ class _Held:
         """Return the fencing token if the lock is now held, else who has it."""
         if self._thread is None:
             return self._try()
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._try))
+        # With the task's context variables, as in the other threads.
+        attempt = asyncio.get_running_loop().run_in_executor(self._thread, copy_context().run, self._try)
+        return await asyncio.shield(attempt)
 
     def _try(self) -> int | LockTimeoutError:
         try:

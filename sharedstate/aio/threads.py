@@ -1,12 +1,14 @@
 """Where a verb runs that may take long: in one of a few threads, whose number bounds what is under way at once.
 
 A forked child has a pool of its own: the threads of its parent's are not there.
+What runs there sees the context variables of the task that asked for it.
 """
 
 from __future__ import annotations
 
 from asyncio import get_running_loop
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -32,4 +34,4 @@ async def in_thread(function: Callable[P, T], *arguments: P.args, **options: P.k
     pool = _pools.get(fork_epoch())
     if pool is None:
         pool = _pools.setdefault(fork_epoch(), ThreadPoolExecutor(_WORKERS, "sharedstate"))
-    return await get_running_loop().run_in_executor(pool, partial(function, *arguments, **options))
+    return await get_running_loop().run_in_executor(pool, partial(copy_context().run, function, *arguments, **options))

@@ -10,6 +10,7 @@ from sharedstate.backend.places import state_directory
 from sharedstate.backend.presence import Presence, PresenceFiles, new_sharer
 from sharedstate.backend.urls import StoreUrl, format_size, parse_url
 from sharedstate.backend.waiting import MAX_TTL_S, Backoff, Deadline, check_ttl, clock_s, keeps_deadline
+from sharedstate.events import tell
 
 __all__ = [
     "BELL_BYTES",
@@ -43,5 +44,6 @@ __all__ = [
     "open_unshared",
     "parse_url",
     "state_directory",
+    "tell",
     "translate_os_error",
 ]

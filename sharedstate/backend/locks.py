@@ -43,6 +43,7 @@ from sharedstate.errors import (
     StateError,
     UnavailableError,
 )
+from sharedstate.events import tell
 from sharedstate.model import MISSING, LockRecord, Missing, Owner
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -148,6 +149,7 @@ class Lock(ABC):
         finally:
             self._turn.release()  # not by a function of Python: on the way into it an exception would skip it
         if loss is not None:
+            tell("lock.lost", store=self.url, lock=self.name, reason=loss)
             raise LockLostError(name=self.name, reason=loss)
 
     @property

@@ -26,6 +26,8 @@ As entries, below the namespace:
     gauge/<token>@<pid>/<series>  what a writer has set; in the modes `mostrecent`, [when, what]
     past/<pid>/<series>       what is kept of dead writers; the pid only in the mode `all`
     moved                     changes whenever a value moves from `gauge/` to `past/` (X4)
+
+`StoreCollector`, which tells of a store itself, is in a module of its own.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import REGISTRY, Collector
 
 from sharedstate.contrib._caching import fit_key, quote, store_of
+from sharedstate.contrib._prometheus_stats import StoreCollector
 from sharedstate.coordination.claims import corrupt, is_shaped, require_lasting
 from sharedstate.model import MISSING, Owner
 from sharedstate.values import MAX_KEY_BYTES
@@ -55,7 +58,7 @@ if TYPE_CHECKING:
     from sharedstate.store import Store
     from sharedstate.transactions import Transaction
 
-__all__ = ["SharedStateCollector", "install"]
+__all__ = ["SharedStateCollector", "StoreCollector", "install"]
 
 _NAME: Final = "prometheus"
 _LONGEST_PREFIX: Final = 96  # bytes before the series in a key: "gauge/", a token and a pid

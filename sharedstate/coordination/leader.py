@@ -39,6 +39,7 @@ from sharedstate.coordination.claims import (
     transact,
 )
 from sharedstate.errors import ClaimLostError, ClosedError, ConflictError
+from sharedstate.events import tell
 from sharedstate.model import ABSENT, MISSING, Owner
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -87,9 +88,10 @@ class Leader:
                 return False
             self._hook()
             try:
-                self._write(self._store.join(), generation)
+                term = self._write(self._store.join(), generation)
             except ConflictError:
                 continue  # somebody was faster, or resigned
+            tell("leader.began", store=self._store.url, leader=self._name, term=term)
             return True
 
     def is_leader(self) -> bool:
@@ -124,6 +126,7 @@ class Leader:
                 self._write("", generation)
             except ConflictError:
                 continue  # a thread of ours resigned, or more
+            tell("leader.resigned", store=self._store.url, leader=self._name)
             return True
 
     def transaction(self) -> Fenced:
@@ -177,9 +180,9 @@ class Leader:
         self._seen = (generation, owner)
         return owner, generation
 
-    def _write(self, owner: str, generation: int) -> None:
+    def _write(self, owner: str, generation: int) -> int:
         record = {"format": _FORMAT, "owner": owner, "who": str(Owner.current()), "since": now_s()}
-        self._store.compare_and_set(self._key, record, generation)
+        return self._store.compare_and_set(self._key, record, generation)
 
     def _verify(self, value: Any) -> dict[str, Any]:
         record = self._parse(value)

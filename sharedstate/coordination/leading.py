@@ -14,13 +14,13 @@ may be inside for up to `LOOK_S` longer: what must not be done by two needs
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import TYPE_CHECKING
 
 from sharedstate.coordination.claims import find_stopping
 from sharedstate.coordination.leader import Leader
 from sharedstate.errors import ClosedError, StateError
+from sharedstate.events import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from sharedstate.store import Store
 
 __all__ = ["Candidacy", "while_leading"]
-
-_logger: Final = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.25
 """A death changes no key that would wake who waits."""
@@ -48,6 +46,7 @@ class Candidacy:
         *,
         is_stopping: Callable[[], bool] | None = None,
     ) -> None:
+        self._store = store
         self._name = name
         self._scope = scope
         self._is_stopping = is_stopping or find_stopping()
@@ -73,6 +72,7 @@ class Candidacy:
         return self._told.is_set() or self._is_stopping() or not threading.main_thread().is_alive()
 
     def _compete(self) -> None:
+        was_reached = True
         while not self._is_to_end():
             failure: StateError | None = None
             try:
@@ -82,8 +82,9 @@ class Candidacy:
                 failure = error
             if isinstance(failure, ClosedError):
                 return
-            if failure is not None:
-                _logger.warning("The leadership of %r cannot be had now: %s", self._name, failure)
+            if failure is not None and was_reached:  # and not at every look
+                tell("leader.unreachable", store=self._store.url, leader=self._name, error=str(failure))
+            was_reached = failure is None
             self._told.wait(LOOK_S)
 
     def _lead(self) -> StateError | None:

@@ -42,6 +42,7 @@ from sharedstate.errors import (
     LockTimeoutError,
     StateError,
 )
+from sharedstate.events import tell
 from sharedstate.model import ABSENT, boot_id
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -156,6 +157,7 @@ def once(
                 lock.release()
             except LockLostError:
                 pass  # its file was removed: the record has decided who ran it
+        journal.tell_of_failure()
 
 
 def forget_once(store: Store, name: str, per: str = "server") -> bool:
@@ -172,6 +174,7 @@ def forget_once(store: Store, name: str, per: str = "server") -> bool:
 def _run(journal: _Journal, lock: Lock, fn: Callable[[], Any]) -> Run:
     claim = Claim(journal.store)
     journal.begin(claim)
+    journal.tell_of_beginning()
     bodies, body = _bodies(), (lock.url, lock.name)
     bodies.add(body)
     try:
@@ -240,6 +243,7 @@ class _Journal:
         self._key = key
         self._period = period
         self._attempts = attempts
+        self._ours: dict[str, Any] = {}  # the run that this caller began, as it last wrote it
 
     def look(self) -> Run | None:
         """Return the run of this period if it is done, None if the body may have to be run.
@@ -284,6 +288,7 @@ class _Journal:
                 started_at=now_s(),
                 ended_at=None,
             )
+            self._ours = run
 
         self._change(begin)
 
@@ -293,7 +298,6 @@ class _Journal:
         Raises:
             ClaimLostError: somebody else began another since.
         """
-        ended: dict[str, Any] = {}
 
         def end(runs: list[dict[str, Any]]) -> None:
             run = self._find(runs)
@@ -301,10 +305,27 @@ class _Journal:
                 raise ClaimLostError(what=self.what, reason="its record, or the file of its lock, was removed")
             run.update(state=state, ended_at=now_s(), failures=run["failures"] + (state == _FAILED))
             run["error"] = error or run["error"]
-            ended.update(run)
+            self._ours = run
 
         self._change(end)
-        return self._told(ended)
+        return self._told(self._ours)
+
+    def tell_of_beginning(self) -> None:
+        """Say that the body is run now."""
+        tell("once.began", **self._facts())
+
+    def tell_of_failure(self) -> None:
+        """Say what the body of this caller raised, if it did and that is recorded."""
+        if self._ours and self._ours["state"] == _FAILED:
+            tell("once.failed", **self._facts(), error=self._ours["error"])
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "store": self.store.url,
+            "once": self.name,
+            "period": self._period,
+            "attempt": self._ours["attempt"],
+        }
 
     def _change(self, change: Callable[[list[dict[str, Any]]], None]) -> None:
         while True:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from sharedstate.coordination.claims import Fenced, in_words, require_ours, transact
 from sharedstate.coordination.journal import FAILED, WAITING, let_go
 from sharedstate.errors import ClaimLostError, StateError
+from sharedstate.events import tell
 from sharedstate.model import MISSING
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -150,12 +151,24 @@ class Task:
         self._let_go(FAILED, error)
 
     def _let_go(self, status: str, error: str) -> None:
+        failures = 0
+
         def let_it_go(transaction: Transaction, entry: dict[str, Any]) -> None:
+            nonlocal failures
             failures = entry["failures"] + (status == FAILED)
             transaction.set(self._key, let_go(entry, status, failures, in_words(error) or entry["error"]))
 
         self._transact(None, let_it_go)
         self._end("failed" if status == FAILED else "released")
+        if status == FAILED and failures >= self._journal.attempts:
+            tell(
+                "task.exhausted",
+                store=self._journal.store.url,
+                journal=self._journal.name,
+                task=self.id,
+                failures=failures,
+                error=in_words(error),
+            )
 
     def _end(self, outcome: str) -> None:
         self.outcome = outcome

@@ -48,6 +48,7 @@ from sharedstate.errors import (
     StoppingError,
     ValueTypeError,
 )
+from sharedstate.events import tell
 from sharedstate.model import ABSENT, MISSING
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -276,7 +277,7 @@ class Tasks:
             token = self._store.compare_and_set(self._journal.key(task_id), entry, generation)
         except ConflictError:
             return None  # somebody was faster, and may have it, or it has ended (C3)
-        return Task(
+        task = Task(
             journal=self._journal,
             task_id=task_id,
             entry=entry,
@@ -284,6 +285,16 @@ class Tasks:
             token=token,
             is_stopping=self._is_stopping,
         )
+        if found["status"] == RUNNING:
+            tell(
+                "task.taken_over",
+                store=self._store.url,
+                journal=self._journal.name,
+                task=task_id,
+                who=found["who"],
+                attempt=task.attempt,
+            )
+        return task
 
     def _exhausted(self, task_id: str, entry: dict[str, Any]) -> AttemptsExhaustedError:
         return AttemptsExhaustedError(

@@ -24,6 +24,7 @@ from sharedstate.backend.forks import fork_epoch
 from sharedstate.deployment.detection import listeners, recogniser
 from sharedstate.deployment.incarnation import incarnation
 from sharedstate.deployment.servers import WITHOUT_SERVER
+from sharedstate.events import Silence
 from sharedstate.model import interpreter_id
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -96,11 +97,16 @@ def _begin_serving() -> None:
                 _call_safely(request.fn)
 
 
+def _begin_serving_in_child() -> None:
+    with Silence():
+        _begin_serving()
+
+
 def _hook_fork() -> None:
     if "fork" in _hooked:
         return
     _hooked.add("fork")
-    os.register_at_fork(after_in_child=_begin_serving)
+    os.register_at_fork(after_in_child=_begin_serving_in_child)
     listeners.append(_begin_serving)
     # uWSGI runs no hooks of Python's when it forks, but one of its own.
     uwsgi: Any = sys.modules.get("uwsgi")
@@ -110,7 +116,7 @@ def _hook_fork() -> None:
         def after_uwsgi_fork() -> None:
             if earlier is not None:
                 earlier()
-            _begin_serving()
+            _begin_serving_in_child()
 
         uwsgi.post_fork_hook = after_uwsgi_fork
 

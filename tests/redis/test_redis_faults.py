@@ -72,6 +72,23 @@ def test_a_lost_reply_to_a_read_is_asked_for_again(store: Store, cut_off: Store,
         proxy.swallow_reply_to(b"nothing holds this")
 
 
+def test_who_reaches_the_server_again_is_told(
+    store: Store, cut_off: Store, proxy: CuttingProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the event `store.reconnected`: not where nothing broke."""
+    caplog.set_level("INFO", "sharedstate")
+    store["k"] = 1
+    assert cut_off["k"] == 1
+    assert caplog.records == []
+    proxy.swallow_reply_to(b"/k\r\n")
+
+    assert cut_off["k"] == 1
+
+    (record,) = caplog.records
+    assert record.__dict__["event"] == "store.reconnected"
+    assert record.__dict__["store"] == sharedstate.errors.redact(cut_off.url)
+
+
 def test_connections_that_ended_while_idle_are_replaced(store: Store, cut_off: Store, proxy: CuttingProxy) -> None:
     """A write after a cut goes over a new connection: nothing was sent over the old one."""
     cut_off["k"] = 1

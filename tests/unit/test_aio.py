@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -424,3 +425,21 @@ def test_verbs_run_on_the_loop_only_in_memory(url: str, monkeypatch: pytest.Monk
     in_memory = url.startswith(("memory", "shm"))
     main = threading.main_thread()
     assert [thread is main for thread in ran_in] == [in_memory, in_memory, False]
+
+
+def test_a_thread_sees_its_tasks_context(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a verb runs, context variables are those of the task that awaits it."""
+    request: ContextVar[int] = ContextVar("request")
+
+    async def serve(store: AsyncStore, number: int) -> None:
+        request.set(number)
+        assert [await store.get("k"), await store.get_many(["k"] * 1000), await store.popitem()] == [number] * 3
+
+    async def body(store: Store) -> None:
+        for verb in ("get", "get_many", "popitem"):
+            monkeypatch.setattr(store, verb, lambda *_: request.get())
+        served = AsyncStore(store)
+        await asyncio.gather(*(serve(served, number) for number in range(3)))
+
+    with sharedstate.open(url) as store:
+        run(lambda: body(store))

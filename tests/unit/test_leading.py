@@ -100,11 +100,14 @@ def test_who_was_deposed_leaves(compete: Callable[..., leading.Candidacy], open_
 def test_a_store_out_of_reach_is_left_and_competed_for_again(
     compete: Callable[..., leading.Candidacy], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """D4: the scope is left, the log says why, and it is entered anew when the store is there again."""
+    """D4: the scope is left, the log says why, once, and it is entered anew when the store is there again."""
     candidacy = compete()
     until(candidacy.is_inside)
 
-    def refuse(_leader: Leader) -> bool:
+    refused: list[Leader] = []
+
+    def refuse(leader: Leader) -> bool:
+        refused.append(leader)
         raise UnavailableError(url="redis://nowhere", reason="no answer", advice="Try again later.")
 
     with monkeypatch.context() as patch:
@@ -112,8 +115,11 @@ def test_a_store_out_of_reach_is_left_and_competed_for_again(
         patch.setattr(Leader, "try_lead", refuse)
         until(lambda: not candidacy.is_inside())
         until(lambda: "cannot be had now" in caplog.text)
+        looks = len(refused)
+        until(lambda: len(refused) > looks + 1)
 
     until(candidacy.is_inside)
+    assert [record.__dict__["event"] for record in caplog.records] == ["leader.unreachable"]
 
 
 def test_a_scope_that_fails_gives_the_leadership_up(

@@ -80,9 +80,9 @@ def store(monkeypatch: pytest.MonkeyPatch, of_four: Deployment) -> Iterator[shar
 
 
 def test_a_worker_alone_among_four_warns_once(
-    store: sharedstate.Store, of_four: Deployment, monkeypatch: pytest.MonkeyPatch
+    store: sharedstate.Store, of_four: Deployment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It names the store, what was announced, how many came, and where to look."""
+    """It names the store, what was announced, how many came, and where to look; logging is told the same."""
     monkeypatch.setattr(rendezvous, "_SETTLED_AFTER_S", -1.0)
 
     with pytest.warns(SharersMissingWarning, match=r"announces 4 workers \(planted\), but only 1 share") as caught:
@@ -93,6 +93,9 @@ def test_a_worker_alone_among_four_warns_once(
 
     assert len(caught) == 1
     assert f"sharedstate who {store.url}" in str(caught[0].message)
+    (record,) = caplog.records
+    facts = {"event": "deployment.sharers_missing", "store": store.url, "server": "x", "announced": 4, "present": 1}
+    assert record.__dict__.items() >= facts.items()
 
 
 def test_a_server_that_has_just_started_is_given_time(store: sharedstate.Store, of_four: Deployment) -> None:
