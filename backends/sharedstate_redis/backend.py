@@ -67,6 +67,8 @@ _GET: Final = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
 class RedisBackend(Backend):
     """One handle on one store."""
 
+    is_clocked = True  # L2 of `scripts`
+
     def __init__(self, pool: Pool, place: Place, server: Server) -> None:
         self.url = pool.address.url
         self.capabilities = server.capabilities(pool.address)
@@ -338,6 +340,10 @@ class RedisBackend(Backend):
     def announce(self, facts: Mapping[str, Any]) -> Presence:
         """Make the caller one of the sharers, as long as its connection lives."""
         return claims.announce(self._anchors, facts)
+
+    def readmit(self, token: str, facts: Mapping[str, Any]) -> Presence:
+        """Make the caller a sharer under the token that it had where this store was before."""
+        return claims.announce(self._anchors, facts, token)
 
     def sharers(self) -> list[Sharer]:
         """Return those who are present now."""
