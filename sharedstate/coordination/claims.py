@@ -148,13 +148,13 @@ def _kind_of(key: str) -> str:
 def _owners_in(value: Any, living: Living) -> list[str]:
     """Return who owns a record; of a semaphore's, all who hold a permit.  What is no record of ours has no owner."""
     permits = _fields_of(value).get("permits")
-    records: list[Any] = permits if isinstance(permits, list) else [value]
+    records: list[Any] = permits if isinstance(permits, list) else [value]  # pyright: ignore[reportUnknownVariableType]
     every = [_fields_of(record) for record in records]
     return [str(fields.get("who")) for fields in every if living.owns(fields.get("owner"), fields.get("claim"))]
 
 
 def _fields_of(value: Any) -> dict[Any, Any]:
-    fields: dict[Any, Any] = value if isinstance(value, dict) else {}
+    fields: dict[Any, Any] = value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]
     return fields
 
 
