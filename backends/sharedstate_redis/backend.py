@@ -32,6 +32,7 @@ from sharedstate_redis.cells import (
     parse_entry,
     parse_generation,
     parse_value,
+    parse_values,
     unpack_value,
 )
 from sharedstate_redis.faults import gone
@@ -104,11 +105,10 @@ class RedisBackend(Backend):
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of those of `keys` that are there."""
         found: dict[str, Any] = {}
+        entries = self._entries
         for batch in batches_of(keys, _BATCH_KEYS):
-            cells = self._read(pack(b"MGET", *map(self._place.entry, batch)))
-            for key, cell in zip(batch, cells, strict=True):
-                if cell is not None:
-                    found[key] = parse_value(self.url, key, cell)
+            cells = self._pool.read_strings(pack(b"MGET", *[entries + key.encode() for key in batch]))
+            found.update(parse_values(self.url, batch, cells))
         return found
 
     def keys(self, prefix: str = "") -> list[str]:
