@@ -206,7 +206,11 @@ TARGETS: Final = (
     Target("diskcache get int / sqlite", _faster("get-int", "sqlite", "diskcache"), 2.0, at_least=True),
     Target("diskcache set int / sqlite", _faster("set-int", "sqlite", "diskcache"), 2.0, at_least=True),
     Target("redis: get int / redis-py", _slower("get-int", "sharedstate redis", "redis"), 1.1),
-    Target("redis: get 100 ints / redis-py", _slower("get_many-int", "sharedstate redis", "redis"), 1.2),
+    Target(
+        "redis: get 100 ints / a pipeline of redis-py",
+        _slower("get_many-int", "sharedstate redis", "redis pipeline"),
+        1.2,
+    ),
     Target("memory get int / dict+Lock", _slower("get-int", "memory", "dict+Lock"), 0.7),
     Target("memory set int / dict+Lock", _slower("set-int", "memory", "dict+Lock"), 0.7),
     Target(

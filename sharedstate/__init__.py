@@ -21,6 +21,7 @@ from sharedstate.errors import (
     LockLostError,
     LockOwnershipError,
     LockTimeoutError,
+    MovedError,
     OutcomeUnknownError,
     ScopeError,
     StateError,
@@ -63,10 +64,12 @@ if TYPE_CHECKING:
     from sharedstate.migration import (
         CopyReport,
         Differences,
+        MoveReport,
         SemanticChange,
         compare_capabilities,
         copy_entries,
         find_differences,
+        move_store,
     )
     from sharedstate.transactions import Transaction
 
@@ -100,6 +103,8 @@ __all__ = [
     "LockOwnershipError",
     "LockRecord",
     "LockTimeoutError",
+    "MoveReport",
+    "MovedError",
     "OutcomeUnknownError",
     "Owner",
     "RateLimit",
@@ -125,6 +130,7 @@ __all__ = [
     "forget_once",
     "incarnation",
     "is_stopping",
+    "move_store",
     "once",
     "open",
     "remove",
@@ -143,6 +149,7 @@ _LAZY = {
     "Fact": "sharedstate.deployment",
     "Incarnation": "sharedstate.deployment",
     "Leader": "sharedstate.coordination",
+    "MoveReport": "sharedstate.migration",
     "RateLimit": "sharedstate.coordination",
     "SemanticChange": "sharedstate.migration",
     "Semaphore": "sharedstate.coordination",
@@ -157,6 +164,7 @@ _LAZY = {
     "forget_once": "sharedstate.coordination",
     "incarnation": "sharedstate.deployment",
     "is_stopping": "sharedstate.deployment",
+    "move_store": "sharedstate.migration",
     "once": "sharedstate.coordination",
     "when_serving": "sharedstate.deployment",
     "when_stopping": "sharedstate.deployment",

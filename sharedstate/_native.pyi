@@ -5,7 +5,26 @@ Loads in any number of interpreters at once, each with its own GIL.  Use
 module is built.
 """
 
+from collections.abc import Callable
+from typing import Any, final
+
 from sharedstate.values import Value
+
+@final
+class Guard:
+    """Calls `target` with whatever it is called with, without a frame of its own.
+
+    Where that raises `moved`, the exception goes to `follow`, which returns what
+    is to be called in its place: with the same arguments, now and from then on.
+    """
+
+    __wrapped__: Callable[..., Any]
+    """What is called now."""
+
+    def __new__(
+        cls, target: Callable[..., Any], follow: Callable[[Any], Callable[..., Any]], moved: type[BaseException], /
+    ) -> Guard: ...
+    def __call__(self, *arguments: Any, **options: Any) -> Any: ...
 
 def encode(value: Value, /) -> bytes:
     """Return `value` as msgpack bytes, in the shortest forms.

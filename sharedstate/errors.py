@@ -29,6 +29,7 @@ __all__ = [
     "LockLostError",
     "LockOwnershipError",
     "LockTimeoutError",
+    "MovedError",
     "OutcomeUnknownError",
     "ScopeError",
     "StateError",
@@ -65,7 +66,7 @@ class StateError(Exception):
         return _rebuild, (type(self), facts)
 
 
-_CALLERS_OWN = frozenset({"key", "name"})  # no URL, and compared by who catches the error
+_CALLERS_OWN = frozenset({"key", "name", "to"})  # compared by who catches the error, or opened; in no message as it is
 _SECRET_WORDS = ("pass", "pwd", "secret", "token", "credential", "auth", "apikey", "api_key", "_key")
 _QUOTES = "'\""
 
@@ -211,6 +212,28 @@ class StoreAccessError(UnavailableError, PermissionError):
 
 class BackendMissingError(UnavailableError, ImportError):
     """No plug-in serves this URL scheme here, or the one that does cannot be loaded."""
+
+
+class MovedError(UnavailableError):
+    """The store has moved; nothing was written.  What `sharedstate.open` returns goes along, and does not raise this.
+
+    Attributes:
+        to: the URL that opens it now, with its password; the message hides that.
+    """
+
+    to: str
+
+    def __init__(self, *, url: str, to: str) -> None:
+        StateError.__init__(
+            self,
+            url=url,
+            to=to,
+            reason=f"the store has moved to {redact(to)}; nothing was written",
+            advice="Open that URL.",
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), {"url": self.url, "to": self.to})
 
 
 class ClosedError(StateError, ValueError):

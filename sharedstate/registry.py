@@ -16,7 +16,7 @@ import os
 import sys
 
 from sharedstate.backend.urls import StoreUrl, parse_url
-from sharedstate.errors import BackendMissingError, UrlError
+from sharedstate.errors import BackendMissingError, MovedError, UnavailableError, UrlError, redact
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -29,18 +29,27 @@ __all__ = ["connect", "every_scheme", "find_plugin", "known_schemes", "named_sch
 
 _PREFIX = "sharedstate_"
 _GROUP = "sharedstate.backends"
+_MOST_MOVES = 16  # more are a circle
 
 
 def connect(text: str) -> Backend:
-    """Open the store that a URL names, through the plug-in of its scheme.
+    """Open the store that a URL names, through the plug-in of its scheme; where it has moved since, there.
 
     Raises:
         UrlError: malformed, of unknown scheme, or with an unknown parameter.
         BackendMissingError: the plug-in is there but cannot work here.
         StateError: whatever the plug-in refuses.
     """
-    url = parse_url(text)
-    return find_plugin(url).connect(url)
+    where = text
+    for _ in range(_MOST_MOVES):
+        url = parse_url(where)
+        try:
+            return find_plugin(url).connect(url)
+        except MovedError as moved:
+            where = moved.to
+    raise UnavailableError(
+        url=text, reason=f"it has moved {_MOST_MOVES} times, lastly to {redact(where)}", advice="Open the last one."
+    )
 
 
 def find_plugin(url: StoreUrl) -> Plugin:

@@ -72,9 +72,13 @@ class Store(MutableMapping[str, "Any"]):
         """Return the store of a fresh handle, which takes its place among the sharers.
 
         Args:
-            backend: the handle.
+            backend: the handle; where the store may move, it goes along from now on.
             beside: another place that it holds until it is closed.
         """
+        if backend.can_move:
+            from sharedstate.following import follow  # not by who opens a store that cannot
+
+            backend = follow(backend)
         own = Membership(backend.announce)
         own.try_join()
         return cls(backend, "", (own,) if beside is None else (own, beside))

@@ -32,6 +32,7 @@ from sharedstate_redis.cells import (
     parse_entry,
     parse_generation,
     parse_value,
+    parse_values,
     unpack_value,
 )
 from sharedstate_redis.faults import gone
@@ -66,6 +67,8 @@ _GET: Final = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
 
 class RedisBackend(Backend):
     """One handle on one store."""
+
+    is_clocked = True  # L2 of `scripts`
 
     def __init__(self, pool: Pool, place: Place, server: Server) -> None:
         self.url = pool.address.url
@@ -102,11 +105,10 @@ class RedisBackend(Backend):
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of those of `keys` that are there."""
         found: dict[str, Any] = {}
+        entries = self._entries
         for batch in batches_of(keys, _BATCH_KEYS):
-            cells = self._read(pack(b"MGET", *map(self._place.entry, batch)))
-            for key, cell in zip(batch, cells, strict=True):
-                if cell is not None:
-                    found[key] = parse_value(self.url, key, cell)
+            cells = self._pool.read_strings(pack(b"MGET", *[entries + key.encode() for key in batch]))
+            found.update(parse_values(self.url, batch, cells))
         return found
 
     def keys(self, prefix: str = "") -> list[str]:
@@ -338,6 +340,10 @@ class RedisBackend(Backend):
     def announce(self, facts: Mapping[str, Any]) -> Presence:
         """Make the caller one of the sharers, as long as its connection lives."""
         return claims.announce(self._anchors, facts)
+
+    def readmit(self, token: str, facts: Mapping[str, Any]) -> Presence:
+        """Make the caller a sharer under the token that it had where this store was before."""
+        return claims.announce(self._anchors, facts, token)
 
     def sharers(self) -> list[Sharer]:
         """Return those who are present now."""

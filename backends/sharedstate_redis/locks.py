@@ -169,13 +169,13 @@ class RedisPresence(Presence):
 
     def _leave(self) -> None:
         place = self._anchors.place
-        arguments = [place.id, place.channels, self.token.encode()]
+        arguments = [place.id, place.channels, self.token.encode(), self._anchor.nonce]
         self._anchor.tell(scripts.LEAVE, [place.store, place.sharers], arguments)
 
 
-def announce(anchors: Anchors, facts: Mapping[str, Any]) -> RedisPresence:
-    """Make the caller a sharer."""
-    sharer, place, address = new_sharer(facts), anchors.place, anchors.pool.address
+def announce(anchors: Anchors, facts: Mapping[str, Any], token: str = "") -> RedisPresence:
+    """Make the caller a sharer, of a token of its own if none is given."""
+    sharer, place, address = new_sharer(facts, token), anchors.place, anchors.pool.address
     record = encode((_FORMAT, sharer.token, tuple(sharer.owner), sharer.since, sharer.facts))
     for last in (False, True):
         try:

@@ -28,6 +28,8 @@ from sharedstate_redis.sentinels import NoPrimaryError, Sentinels, Verdict
 from sharedstate_redis.sessions import LateError, Session, dial, pack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sharedstate_redis.address import Address
     from sharedstate_redis.scripts import Script
 
@@ -55,6 +57,11 @@ class Pool:
         """Send a packed command that writes nothing, and return the reply."""
         return self._call(request, is_writing=False)
 
+    def read_strings(self, request: bytes) -> list[bytes | None]:
+        """Send a packed command that writes nothing, and return the strings that it is answered by."""
+        strings: list[bytes | None] = self._call(request, False, Session.exchange_for_strings)
+        return strings
+
     def write(self, request: bytes) -> Any:
         """Send a packed command that writes, and return the reply."""
         return self._call(request, is_writing=True)
@@ -73,12 +80,14 @@ class Pool:
             url=self.address.url, reason="the server forgets its scripts at once", advice="Look for SCRIPT FLUSH."
         )
 
-    def _call(self, request: bytes, is_writing: bool) -> Any:
+    def _call(
+        self, request: bytes, is_writing: bool, exchange: Callable[[Session, bytes], Any] = Session.exchange
+    ) -> Any:
         tries, lost = 0, ""
         while True:
             session = self.take(is_writing)
             try:
-                reply = session.exchange(request)
+                reply = exchange(session, request)
             except ResponseError as error:
                 tries += 1
                 if self.is_left_after(error) and tries < _TRIES:

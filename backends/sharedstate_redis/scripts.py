@@ -453,4 +453,14 @@ return {0, record and is_there(record) and 1 or 0}
     "no-writes",
     _SHARERS,
 )
-LEAVE: Final = Script("return {0, call('HDEL', KEYS[2], ARGV[3])}", "allow-oom", _SHARERS)
+
+# KEYS[2] the sharers; ARGV[3] the token, ARGV[4] our nonce: who came again by another connection stays.
+LEAVE: Final = Script(
+    """
+local record = call('HGET', KEYS[2], ARGV[3])
+if record and string.match(record, '^(%S+) ') == ARGV[4] then call('HDEL', KEYS[2], ARGV[3]) end
+return {0}
+""",
+    "allow-oom",
+    _SHARERS,
+)

@@ -23,6 +23,7 @@ from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import TimeoutError as LateError
 
 from sharedstate.backend import blank_on_fork, fork_epoch, keep_on_fork, open_unshared
+from sharedstate_redis.arrays import RefusalError, read_strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["LateError", "LostError", "Session", "dial", "pack"]
 
 _CLOSED: Final = -1
+_AT_ONCE: Final = 65536
 _open: set[Any] = set()  # the connections of sessions: the garbage collector may not close one before its session
 
 
@@ -101,6 +103,26 @@ class Session:
         """
         self.send(request)
         return self.receive()
+
+    def exchange_for_strings(self, request: bytes) -> list[bytes | None]:
+        """Send a packed command that is answered by an array of strings, and return them; fails as `exchange` does."""
+        self.send(request)
+        try:
+            return read_strings(self._receive_some)
+        except RefusalError as error:
+            raise self._connection._parser.parse_error(str(error)) from None  # noqa: SLF001  as above
+        except ValueError as error:
+            raise LostError(f"what came is no reply ({error})") from error
+        except TimeoutError as error:
+            raise LateError(str(error)) from error
+        except OSError as error:
+            raise LostError(str(error)) from error
+
+    def _receive_some(self) -> bytes:
+        some = self._socket.recv(_AT_ONCE)
+        if not some:
+            raise LostError("the server closed the connection")
+        return some
 
     def send(self, request: bytes) -> None:
         """Send a packed command; whoever does so by itself sees to the reply."""

@@ -47,6 +47,7 @@ from sharedstate.values import check_key
 from sharedstate_sqlite import place, schema
 from sharedstate_sqlite import statements as sql
 from sharedstate_sqlite.cells import MAX_INTEGER, bounds_of, check_row, is_integer_or_float, pack, unpack
+from sharedstate_sqlite.gates import MovingGate
 from sharedstate_sqlite.offer import CAPABILITIES
 from sharedstate_sqlite.sessions import all_rows, rows_changed
 
@@ -74,6 +75,8 @@ _SWEEP_ROWS: Final = 256
 class SqliteBackend(Backend):
     """One handle on one database."""
 
+    can_move = True
+
     def __init__(self, url: str, pool: Pool, mode: int) -> None:
         self.url = url
         self.capabilities = CAPABILITIES
@@ -90,21 +93,21 @@ class SqliteBackend(Backend):
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`, or `default`."""
         check_key(key)
-        # Before the row: one that is expired by then was so all the time since,
-        # while one that has expired since may have been touched meanwhile.
-        now = time()
         row = self._run(sql.GET, (key,))
         if row is None:
             return default
         cell, expires_at = row
-        if expires_at is not None and self._has_passed(key, expires_at, now):
-            return default
+        if expires_at is not None and self._has_passed(key, expires_at, time()):
+            entry = self.read(key)  # it may have been there, or touched, since the row was read
+            return default if entry is None else entry.value
         return unpack(self.url, key, cell) if type(cell) is bytes else cell
 
     def read(self, key: str) -> Entry | None:
         """Return the entry of `key`, or None."""
         check_key(key)
-        now = time()  # before the row, as in `get`
+        # Before the row: one that is expired by then was so all the time since,
+        # while one that has expired since may have been touched meanwhile.
+        now = time()
         return self._entry(key, self._run(sql.READ, (key,)), now)
 
     def generation(self, key: str) -> int:
@@ -383,28 +386,59 @@ class SqliteBackend(Backend):
         self._pool.require_open()
         return self._lock_files().lock(name, timeout_s)
 
+    # Files beside the database tell nothing of a move: so whoever has looked at them asks the database whether they
+    # still counted.
+
     def locks(self) -> list[LockRecord]:
         """Return what each lock says of itself."""
         self._pool.require_open()
-        return [record for record in self._lock_files().records() if record.name != place.CREATION_LOCK]
+        records = [record for record in self._lock_files().records() if record.name != place.CREATION_LOCK]
+        self._pool.require_unmoved()
+        return records
 
     def announce(self, facts: Mapping[str, Any]) -> Presence:
         """Make the caller one of the sharers: a file beside the database."""
         self._pool.require_open()
-        return PresenceFiles(self._lock_files()).announce(facts)
+        return PresenceFiles(self._lock_files()).announce(facts)  # who comes too late goes along with the next verb
 
     def sharers(self) -> list[Sharer]:
         """Return those who are present now."""
         self._pool.require_open()
-        return PresenceFiles(self._lock_files()).sharers()
+        found = PresenceFiles(self._lock_files()).sharers()
+        self._pool.require_unmoved()
+        return found
 
     def is_present(self, token: str) -> bool:
         """Return whether the sharer of that token is present."""
         self._pool.require_open()
-        return PresenceFiles(self._lock_files()).is_present(token)
+        if PresenceFiles(self._lock_files()).is_present(token):
+            return True
+        self._pool.require_unmoved()  # else it may have gone along, and be present there
+        return False
 
     def _lock_files(self) -> LockDirectory:
-        return LockDirectory(self.url, f"{self._pool.path}.locks", self._mode, self._pool.path)
+        directory = LockDirectory(self.url, f"{self._pool.path}.locks", self._mode, self._pool.path)
+        directory.gate = MovingGate(self.url, directory.path, self._pool)
+        return directory
+
+    def move_to(
+        self,
+        target: Backend,
+        find_claims: Callable[[Iterable[str]], list[str]],
+        timeout_s: float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[int, int]:
+        """Bring all entries to `target` while others read and write, and end this store in its favour."""
+        from sharedstate_sqlite.moving import Move
+
+        pool = self._pool.twin("FULL")  # what ends the store is on the disk before anybody learns of it
+        locks = self._lock_files()
+        locks.gate = None
+        try:
+            with locks.lock(place.CREATION_LOCK, self._pool.timeout_s):  # nobody repairs, removes or moves it meanwhile
+                return Move(pool, locks, target, find_claims, progress or _tell_nobody).run(timeout_s)
+        finally:
+            pool.close()
 
     # --- Figures and the end ------------------------------------------------
 
@@ -433,6 +467,8 @@ class SqliteBackend(Backend):
             if line != "ok":
                 raise CorruptError(url=self.url, reason=f"Q1: {line}")
         identity, tables = (self._run(statement, (), all_rows) for statement in (schema.IDENTITY, schema.TABLES))
+        if schema.has_moved(tables):
+            self._pool.require_unmoved()  # says where to
         schema.require(self.url, identity, tables)
         floors = self._run("SELECT generation FROM floor", (), all_rows)
         if len(floors) != 1 or type(floors[0][0]) is not int or floors[0][0] < 0:
@@ -456,6 +492,10 @@ class SqliteBackend(Backend):
 
     def __del__(self) -> None:
         self._pool.close()
+
+
+def _tell_nobody(_done: int, _total: int) -> None:
+    pass
 
 
 def _deadline(ttl_s: float | None) -> float | None:

@@ -18,9 +18,10 @@ from _weakrefset import WeakSet
 from time import monotonic, monotonic_ns
 
 from sharedstate.backend import Backoff, Deadline, fork_epoch
-from sharedstate.errors import ClosedError, UnavailableError
-from sharedstate_sqlite import place
-from sharedstate_sqlite.faults import FAULTS, is_busy, translate
+from sharedstate.errors import ClosedError, MovedError, UnavailableError
+from sharedstate_sqlite import place, schema
+from sharedstate_sqlite import statements as sql
+from sharedstate_sqlite.faults import FAULTS, is_beyond_use, is_busy, translate
 from sharedstate_sqlite.sessions import (
     Session,
     first_row,
@@ -111,7 +112,7 @@ class Pool:
             return fetch(session.execute(statement, parameters))
         except FAULTS as error:
             if not is_busy(error):
-                raise self.explain(error, statement) from error
+                raise self.explain(error, statement, session) from error
         except BaseException:
             session.interrupt()
             raise
@@ -130,7 +131,7 @@ class Pool:
                 return fetch(session.execute(statement, parameters))
             except FAULTS as error:
                 if not is_busy(error):
-                    raise self.explain(error, statement) from error
+                    raise self.explain(error, statement, session) from error
             except BaseException:
                 session.interrupt()
                 raise
@@ -159,7 +160,7 @@ class Pool:
                 session.execute(statement)
             except FAULTS as error:
                 if statement == "COMMIT" or not is_busy(error):
-                    raise self.explain(error, statement) from error
+                    raise self.explain(error, statement, session) from error
             else:
                 return result
             finally:
@@ -179,7 +180,7 @@ class Pool:
                 body(session.connection)
             except FAULTS as error:
                 if not is_busy(error):
-                    raise self.explain(error, "SELECT") from error
+                    raise self.explain(error, "SELECT", session) from error
             else:
                 break
             finally:
@@ -190,15 +191,71 @@ class Pool:
         with no_fork():
             self.drain()
 
-    def explain(self, error: Error | UnicodeDecodeError, statement: str) -> Exception:
-        """Return the error of ours; that the store was removed, if that is why."""
+    def explain(self, error: Error | UnicodeDecodeError, statement: str, session: Session | None = None) -> Exception:
+        """Return the error of ours; that the store was removed, or has moved, if that is why.
+
+        `session` is the one whose statement failed, where it is one of a store.
+        """
         try:
             self.require_present()
+            to = self._moved_to(session) if session is not None and is_beyond_use(error) else None
         except UnavailableError as removed:
             return removed
+        if to is not None:
+            return MovedError(url=self.url, to=to)
         return translate(self.url, error, is_writing=not statement.startswith(("SELECT", "PRAGMA", "BEGIN")))
 
+    def _moved_to(self, session: Session) -> str | None:
+        """Return where the store has moved, None if it has not; asked by the session whose statement failed."""
+        deadline, backoff = Deadline(self.timeout_s), Backoff()
+        while True:
+            try:
+                row = session.execute(schema.WHERE_TO).fetchone()
+            except FAULTS as error:
+                if not is_busy(error):
+                    return None  # there is no such table
+            else:
+                return None if row is None else str(row[0])
+            if deadline.has_passed():
+                raise deadline.timed_out(self.url, "the database")
+            backoff.sleep(deadline)
+
+    def require_unmoved(self) -> None:
+        """Return if the store has not moved; for what is done beside the database.
+
+        A handle that has no connection open has none afterwards: it may be waiting for a fork without hooks (C4).
+
+        Raises:
+            MovedError: it has.
+        """
+        if self._idle:
+            self.run(sql.ANY)
+            return
+        deadline, backoff = Deadline(self.timeout_s), Backoff()
+        while True:
+            self.require_open()
+            session = self.open()
+            try:
+                session.execute(sql.ANY)
+            except FAULTS as error:
+                if not is_busy(error):
+                    raise self.explain(error, "SELECT", session) from error
+            else:
+                return
+            finally:
+                self.sessions.discard(session)
+                session.close()
+            if deadline.has_passed():
+                raise deadline.timed_out(self.url, "the database")
+            backoff.sleep(deadline)
+
     # --- Connections ----------------------------------------------------------
+
+    def twin(self, synchronous: str) -> Pool:
+        """Return a pool of the same database, whose commits are as durable as SQLite's `synchronous` says."""
+        self.require_open()
+        self.require_present()
+        return Pool(self.url, self.path, synchronous, self.timeout_s)
 
     def take(self) -> Session:
         """Return a session that nobody else has; append it to `_idle` afterwards.
@@ -309,7 +366,7 @@ class Pool:
             (version,) = session.execute("PRAGMA data_version").fetchone()
         except FAULTS as error:
             if not is_busy(error):
-                raise self.explain(error, "PRAGMA") from error
+                raise self.explain(error, "PRAGMA", session) from error
             version = -1
         finally:
             self._watching.append(session)

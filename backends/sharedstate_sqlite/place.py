@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CREATION_LOCK",
+    "GATE",
     "begin",
     "create",
     "file_system_of",
@@ -48,6 +49,9 @@ __all__ = [
 
 CREATION_LOCK: Final = ""
 """A lock's name that no caller can have: keys are not empty."""
+
+GATE: Final = "moving.gate"
+"""The name of the file beside the locks by which a mover keeps them from being taken."""
 
 SIDE_FILES: Final = ("-wal", "-shm", "-journal")
 
@@ -283,7 +287,7 @@ def remove(url: str, path: str, timeout_s: float, connect: Callable[[str], Conne
             finally:
                 connection.close()
             _unlink(url, f"{path}.repaired", *_with_side_files(path))
-        names = [name for name in os.listdir(locks.path) if name.endswith((".lock", *PresenceFiles.ENDINGS))]
+        names = [name for name in os.listdir(locks.path) if name.endswith((".lock", GATE, *PresenceFiles.ENDINGS))]
         _unlink(url, *(os.path.join(locks.path, name) for name in names))
     finally:
         try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import

@@ -8,7 +8,7 @@ crashes isolated interpreters of several CPythons.  A test proves them equal.
 
 from __future__ import annotations
 
-from sharedstate.errors import CorruptError, UnavailableError
+from sharedstate.errors import CorruptError, MovedError, UnavailableError
 from sharedstate_sqlite.faults import FAULTS
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -24,9 +24,12 @@ __all__ = [
     "FROZEN",
     "IDENTITY",
     "TABLES",
+    "WHERE_TO",
     "admit",
     "author",
     "create",
+    "has_moved",
+    "move",
     "require",
     "retire",
 ]
@@ -38,6 +41,8 @@ FORMAT_VERSION: Final = 1
 
 IDENTITY: Final = "SELECT application_id, user_version FROM pragma_application_id, pragma_user_version"
 _RETIRED: Final = "removed"
+_MOVED: Final = "moved_to"
+WHERE_TO: Final = f"SELECT url FROM {_MOVED}"  # noqa: S608  of ours
 TABLES: Final = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"
 
 # A trigger and not a second statement of ours: so a delete is one statement,
@@ -94,8 +99,11 @@ def admit(url: str, connection: Connection) -> None:
     Raises:
         CorruptError: it is somebody else's, or its tables were changed.
         UnavailableError: it is a store, of another version.
+        MovedError: it was one.
     """
     identity, tables = (connection.execute(statement).fetchall() for statement in (IDENTITY, TABLES))
+    if has_moved(tables):
+        raise MovedError(url=url, to=connection.execute(WHERE_TO).fetchone()[0])
     require(url, identity, tables)
     # It says so in the file; but another tool may have changed that.
     connection.execute("PRAGMA journal_mode=WAL").fetchone()
@@ -128,6 +136,18 @@ def _require_version(url: str, version: int) -> None:
             reason=f"the store has format version {version}, this library reads version {FORMAT_VERSION}",
             advice="Use the library that wrote it, or copy the entries over.",
         )
+
+
+def has_moved(tables: list[Any]) -> bool:
+    """Return whether by the rows of `TABLES` the store has moved."""
+    return any(name == _MOVED for name, _ in tables)
+
+
+def move(connection: Connection, to: str) -> None:
+    """End the store in favour of another one; takes effect when the caller's transaction commits."""
+    connection.execute("ALTER TABLE entry RENAME TO moved_entry")
+    connection.execute(f"CREATE TABLE {_MOVED} (url TEXT NOT NULL)")
+    connection.execute(f"INSERT INTO {_MOVED} VALUES (?)", (to,))  # noqa: S608  of ours
 
 
 def is_retired(connection: Connection) -> bool:

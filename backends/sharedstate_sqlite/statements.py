@@ -89,6 +89,15 @@ def select_among(keys: int) -> str:
     return f"SELECT key, value, expires_at FROM entry WHERE key IN ({', '.join('?' * keys)})"
 
 
+def select_rows_among(keys: int) -> str:
+    """Return the statement for the whole rows of that many keys."""
+    return f"SELECT key, value, generation, expires_at FROM entry WHERE key IN ({', '.join('?' * keys)})"
+
+
+ANY: Final = "SELECT 1 FROM entry LIMIT 0"  # fails where the table is not there any more
+COUNT_ROWS: Final = "SELECT count(*) FROM entry"
+
+
 # The table in slices, in the order of keys.
 _SLICE: Final = "FROM (SELECT key, expires_at FROM entry WHERE key >{} ? {} ORDER BY key LIMIT ?)"
 SLICE_TO_CLEAR: Final = (  # now, first key, limit
@@ -101,6 +110,9 @@ SLICE_TO_SWEEP: Final = f"SELECT max(key), sum(expires_at <= ?) {_SLICE.format('
 ODD_KEYS: Final = "SELECT key FROM entry WHERE typeof(key) <> 'text' OR key = '' LIMIT 1"  # which no slice would show
 SLICE_TO_CHECK: Final = (  # after key, limit
     "SELECT key, value, generation, expires_at FROM entry WHERE key > ? ORDER BY key LIMIT ?"
+)
+SLICE_OF_VERSIONS: Final = (  # after key, limit
+    "SELECT key, generation, expires_at FROM entry WHERE key > ? ORDER BY key LIMIT ?"
 )
 CLEAR_SLICE: Final = "DELETE FROM entry WHERE key >= ? AND key <= ?"  # first key, last key
 SWEEP_SLICE: Final = "DELETE FROM entry WHERE key > ? AND key <= ? AND expires_at <= ?"  # after key, last key, now

@@ -22,7 +22,7 @@ from benchmarks.peers.installed import (
 )
 from benchmarks.peers.ours import BACKENDS, open_codec, open_dict_codec, opener, url_of
 from benchmarks.peers.raw_sqlite import open_sqlite3
-from benchmarks.peers.servers import open_pymemcache, open_redis, open_sharedstate_redis
+from benchmarks.peers.servers import open_pymemcache, open_redis, open_redis_pipeline, open_sharedstate_redis
 from benchmarks.peers.shared import open_manager, open_shareable_list, open_shared_memory_dict, open_ultradict
 from benchmarks.peers.uwsgi_cache import open_uwsgi
 
@@ -48,6 +48,7 @@ PEERS: Final = (
     Peer("shelve", open_shelve, most_keys=300),
     Peer("dbm", open_dbm, most_keys=300),
     Peer("redis", open_redis),
+    Peer("redis pipeline", open_redis_pipeline),
     Peer("sharedstate redis", open_sharedstate_redis),
     Peer("pymemcache", open_pymemcache),
     Peer("uWSGI cache", open_uwsgi),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from benchmarks.peers.base import Place
 
-__all__ = ["open_pymemcache", "open_redis", "open_sharedstate_redis"]
+__all__ = ["open_pymemcache", "open_redis", "open_redis_pipeline", "open_sharedstate_redis"]
 
 _COMPARE_AND_SET: Final = """
 if tonumber(redis.call('GET', KEYS[2]) or 0) ~= tonumber(ARGV[2]) then return 0 end
@@ -53,6 +53,31 @@ def open_redis(place: Place) -> Generator[Session, None, None]:
             )
         finally:
             client.close()
+
+
+def open_redis_pipeline(place: Place) -> Generator[Session, None, None]:
+    """Redis, several commands in one round trip: what redis-py has for batches of any commands."""
+    redis: Any = import_module("redis")
+    import_module("hiredis")
+    pack, unpack = _packing(place.kind)
+    with _serving_redis(place) as (address, version), closing(redis.Redis(unix_socket_path=address)) as client:
+
+        def get_many(ks: Sequence[str]) -> dict[str, Any]:
+            pipe = client.pipeline(transaction=False)
+            for k in ks:
+                pipe.get(k)
+            return {k: unpack(v) for k, v in zip(ks, pipe.execute(), strict=True) if v is not None}
+
+        def set_many(values: Mapping[str, Any]) -> None:
+            pipe = client.pipeline(transaction=False)
+            for k, v in values.items():
+                pipe.set(k, pack(v))
+            pipe.execute()
+
+        verbs = {**_use_redis(client, redis.WatchError, place.kind).verbs, "get_many": get_many, "set_many": set_many}
+        verbs = {name: verbs[name] for name in ("get", "set", "get_many", "set_many")}
+        note = "as redis, but that a batch is a pipeline, without a transaction"
+        yield Session(verbs, f"{version}, hiredis {metadata.version('hiredis')}", note)
 
 
 def open_sharedstate_redis(place: Place) -> Generator[Session, None, None]:

@@ -4,7 +4,7 @@ from sharedstate.backend.bells import BELL_BYTES, Bell
 from sharedstate.backend.contract import Backend, add_numbers, batches_of
 from sharedstate.backend.files import advise_on_denial, has_name, make_directory, open_private, translate_os_error
 from sharedstate.backend.forks import blank_on_fork, close_on_fork, fork_epoch, keep_on_fork, open_unshared
-from sharedstate.backend.locks import FileLock, Lock, LockDirectory
+from sharedstate.backend.locks import FileLock, Gate, Lock, LockDirectory
 from sharedstate.backend.mutexes import Mutex
 from sharedstate.backend.places import state_directory
 from sharedstate.backend.presence import Presence, PresenceFiles, new_sharer
@@ -20,6 +20,7 @@ __all__ = [
     "Bell",
     "Deadline",
     "FileLock",
+    "Gate",
     "Lock",
     "LockDirectory",
     "Mutex",

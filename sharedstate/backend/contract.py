@@ -32,7 +32,7 @@ from sharedstate.values import check_key
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import Any, Final
+    from typing import Any, ClassVar, Final
 
     from sharedstate.backend.locks import Lock
     from sharedstate.backend.presence import Presence
@@ -52,6 +52,13 @@ class Backend(ABC):
 
     url: str
     capabilities: Capabilities
+
+    can_move: ClassVar[bool] = False
+    """Whether it has `move_to`.  Once the store has moved, each verb raises `MovedError`, and has done nothing."""
+
+    is_clocked: ClassVar[bool] = False
+    """Whether a store can move here: each generation and fencing token is at least `now()` in microseconds, and so
+    greater than all that a store gave which counts from 1, or goes by a clock that is behind; and it has `readmit`."""
 
     # --- The primitives -----------------------------------------------------
 
@@ -242,6 +249,36 @@ class Backend(ABC):
     def now(self) -> float:
         """Return the time, in seconds, on the clock that decides about expiry."""
         return clock_s(self.capabilities.clock)
+
+    # --- Moving: for backends that say they can (`can_move`, `is_clocked`) ----
+
+    def move_to(
+        self,
+        target: Backend,
+        find_claims: Callable[[Iterable[str]], list[str]],
+        timeout_s: float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[int, int]:
+        """Bring all entries to `target` while others read and write, and end this store in its favour.
+
+        Args:
+            target: the handle on the new store; empty, and `is_clocked`.
+            find_claims: names, for people, what somebody who lives owns under some keys; called while nobody writes.
+            timeout_s: how long to wait for a moment at which nothing is owned and no lock held.
+            progress: called now and then with how many entries are brought, and of how many.
+
+        Returns:
+            How many entries there were at the end, and how many were brought: some more than once, where they changed.
+
+        Raises:
+            LockTimeoutError: there was no such moment; the store is as it was.
+            StateError: what either store says; this one is as it was.
+        """
+        raise NotImplementedError
+
+    def readmit(self, token: str, facts: Mapping[str, Any]) -> Presence:
+        """Make the caller a sharer under the token that it had where this store was before (S5)."""
+        raise NotImplementedError
 
 
 def add_numbers(key: str, number: Any, by: Any) -> int | float:

@@ -7,6 +7,9 @@
         death of its process at the latest: by the kernel, never by a timeout.
     L4  Each acquisition's fencing token is greater than every earlier one's.
     L5  A forked child never holds, frees or keeps alive its parent's lock.
+    L6  Who takes a lock looks at the directory's gate once the lock's record says
+        so, and who closes the gate looks at the records thereafter: one of the two
+        sees the other, so behind a closed gate no lock is taken unseen.
 
 `FileLock` is a flock on a file per name.  flock excludes threads and
 interpreters too, since each acquisition opens its own description; POSIX record
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Final, Self
 
-__all__ = ["FileLock", "Lock", "LockDirectory"]
+__all__ = ["FileLock", "Gate", "Lock", "LockDirectory"]
 
 
 class Lock(ABC):
@@ -230,6 +233,26 @@ _LONGEST_FILE_NAME: Final = 200
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
+class Gate(ABC):
+    """What may keep all locks of a directory from being taken for a while (L6)."""
+
+    @abstractmethod
+    def is_open(self) -> bool:
+        """Return whether a lock may be taken now.
+
+        Raises:
+            MovedError: never again: the store and its locks are elsewhere.
+        """
+
+    def wait(self, deadline: Deadline, url: str, what: str) -> None:
+        """Return once `what` may be taken."""
+        backoff = Backoff()
+        while not self.is_open():
+            if deadline.has_passed():
+                raise deadline.timed_out(url, what, "who moves the store")
+            backoff.sleep(deadline)
+
+
 class LockDirectory:
     """The lock files of one store.
 
@@ -237,6 +260,9 @@ class LockDirectory:
     time, owner (boot id, pid, start, interpreter, thread, token) and name, the
     latter with "=" and newline written as =3d and =0a.
     """
+
+    gate: Gate | None = None
+    """What may keep them from being taken for a while, if anything does."""
 
     def __init__(self, url: str, path: str, mode: int = 0o600, beside: str = "") -> None:
         self.url = url
@@ -369,19 +395,28 @@ class FileLock(Lock):
     def _seize(self, deadline: Deadline) -> int:
         if self._fd >= 0 and self._holder is None:
             self._free()  # an exception out of a signal handler ended the release before
+        gate = self._directory.gate
         while True:
             fd = open_unshared(lambda: self._directory.open(self._path))
+            is_kept_out = False
             try:
                 self._wait(fd, deadline)
                 if has_name(fd):
                     token = self._sign(fd)
-                    self._fd = fd
-                    return token
+                    if gate is None or gate.is_open():
+                        self._fd = fd
+                        return token
+                    os.pwrite(fd, _FREE.encode(), 0)
+                    is_kept_out = True
             except BaseException:
                 flock(fd, LOCK_UN)  # before a fork at the lines below could inherit it
                 self._close(fd)
                 raise
-            self._close(fd)  # removed while we waited: the lock is another file now
+            # Else its file was removed while we waited: the lock is another file now.
+            flock(fd, LOCK_UN)  # as above
+            self._close(fd)
+            if gate is not None and is_kept_out:
+                gate.wait(deadline, self.url, f"lock {self.name!r}")
 
     def _wait(self, fd: int, deadline: Deadline) -> None:
         if deadline.timeout_s is None:

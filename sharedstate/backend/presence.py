@@ -7,6 +7,8 @@
     S3  Who is found absent stays absent: so what an absent sharer has left
         behind may be taken over.
     S4  A forked child is none of its parent's presences.
+    S5  A sharer of a store that moves is one of the new store's by the same token
+        before its handle does anything there (`Backend.readmit`).
 
 As files: `<token>.sharer` beside the store's lock files, under a flock that its
 maker holds as long as it lives.  The file gets its name only once it is locked
@@ -44,10 +46,10 @@ _TRIES: Final = 100
 _SWEPT_AT_ONCE: Final = 8  # by who joins: each adds one file, so the dead never pile up
 
 
-def new_sharer(facts: Mapping[str, Any]) -> Sharer:
-    """Return the record of the calling thread, with a token of its own."""
+def new_sharer(facts: Mapping[str, Any], token: str = "") -> Sharer:
+    """Return the record of the calling thread, with a token of its own if none is given."""
     owner = Owner.current()
-    return Sharer(f"{owner.token}{os.urandom(8).hex()}", owner, time.time(), dict(facts))
+    return Sharer(token or f"{owner.token}{os.urandom(8).hex()}", owner, time.time(), dict(facts))
 
 
 class Presence(ABC):

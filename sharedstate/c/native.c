@@ -1,5 +1,5 @@
-/* native.c - the module sharedstate._native: the codec, and what only C can
- * know about fork.  The stub beside the package, _native.pyi, is its reference.
+/* native.c - the module sharedstate._native: the codec, what only C can know
+ * about fork, and what costs too much in Python on the way to a verb.  The stub beside the package, _native.pyi, is its reference.
  *
  * State.  Everything that holds Python objects is in the module state, so any
  * number of interpreters, each with its own GIL, use this file at once.
@@ -49,6 +49,7 @@
  */
 #include "bell.h"
 #include "codec.h"
+#include "guard.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -319,7 +320,7 @@ static int native_exec(PyObject *module)
         return -1;
     }
     ss_codec_init(&state_of(module)->codec);
-    return 0;
+    return ss_add_guard(module);
 }
 
 static int native_traverse(PyObject *module, visitproc visit, void *arg)

@@ -4,9 +4,10 @@ sharedstate dump URL > FILE       each entry as a line of JSON
 sharedstate load URL < FILE       the same lines back
 sharedstate diff URL URL          what two stores differ in
 sharedstate copy FROM TO          from one store to another
+sharedstate move FROM TO          the store itself, while it is used
 
 None of them replaces or removes anything unless told to; run again, each goes on
-where it was interrupted.
+where it was interrupted, and `move` begins anew.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sharedstate.cli.notation import entry_line, read_line
 from sharedstate.cli.progress import draw_progress
 from sharedstate.cli.stores import open_existing
 from sharedstate.errors import StateError, redact
-from sharedstate.migration import compare_capabilities, copy_entries, find_differences, put_entry
+from sharedstate.migration import compare_capabilities, copy_entries, find_differences, move_store, put_entry
 from sharedstate.migration.comparing import Lasting
 from sharedstate.migration.copying import Outcome
 from sharedstate.values import check, check_key
@@ -208,6 +209,50 @@ def copy(  # noqa: PLR0917  click names them
         sys.exit(1)
 
 
+@click.command(
+    "move",
+    epilog=examples(
+        "sharedstate move sqlite:/var/lib/app/state.db redis://cache.example/app",
+        status="Exit status: 0 if the store is at TO; 1 if not: then it is at FROM as before.",
+    ),
+)
+@click.argument("source_url", metavar="FROM")
+@click.argument("target_url", metavar="TO")
+@click.option("--overwrite", is_flag=True, help="Remove first what TO has, such as a move that was interrupted left.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0.0),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for a moment at which nobody holds anything.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def move(source_url: str, target_url: str, overwrite: bool, timeout_s: float, as_json: bool) -> None:
+    """Move the store FROM to TO while programs use it; not one write is lost.
+
+    From sqlite: to redis:. Everything is brought over while all go on; then
+    writers are held for some milliseconds, and go on at TO, without a restart.
+    Nothing moves while somebody holds a lock or a permit, runs a task or leads.
+
+    TO is what all who have the store open will use, so name it as they see it.
+    It is kept in FROM, with its password. Restart them with the new URL when
+    it suits you, and remove FROM after that. See docs/moving.md.
+    """
+    with open_existing(source_url) as source, opening.open_store(target_url) as target:
+        changes = compare_capabilities(source.capabilities, target.capabilities)
+        if not as_json:
+            _tell_changes(changes)
+        with draw_progress(f"moving to {redact(target_url)}") as progress:
+            report = move_store(source, target, overwrite=overwrite, timeout_s=timeout_s, progress=progress)
+    urls = {"from": redact(source_url), "to": redact(target_url)}
+    if as_json:
+        _print_json(**urls, semantics=[change._asdict() for change in changes], **report._asdict())
+    else:
+        click.echo(f"{urls['to']}: the store is here now, {report.entries} entries; all who use it go along")
+        click.echo(f"  {urls['from']} says so to who opens it: remove it once all are started with the new URL")
+
+
 def _tell_changes(changes: Sequence[SemanticChange]) -> None:
     """Say on stderr, before it begins, what a program will notice."""
     for change in changes:
@@ -246,4 +291,4 @@ def _print_json(**facts: Any) -> None:
     click.echo(json.dumps(facts, ensure_ascii=False))
 
 
-TRANSFER_COMMANDS: Final = (dump, load, diff, copy)
+TRANSFER_COMMANDS: Final = (dump, load, diff, copy, move)

@@ -31,7 +31,7 @@ from sharedstate.model import MISSING, Owner
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
     from typing import Any, Final
 
@@ -44,6 +44,7 @@ __all__ = [
     "Fenced",
     "Living",
     "corrupt",
+    "find_owners",
     "find_stopping",
     "in_words",
     "is_shaped",
@@ -56,6 +57,9 @@ __all__ = [
 
 KEYS: Final = "sharedstate:"
 """What every key and lock that we put into a user's store starts with."""
+
+_OWNED: Final = ("tasks", "semaphore", "leader")  # of `key_of`
+_READ_AT_ONCE: Final = 500
 
 _LONGEST_ERROR: Final = 2000
 
@@ -114,6 +118,44 @@ class Living:
         if owner not in self._known:
             self._known[owner] = self._store.is_present(owner)
         return self._known[owner]
+
+    def owns(self, owner: Any, claim: Any) -> bool:
+        """Return the same of what stands in some record, which names no claim where it is a leader's."""
+        if type(owner) is not str or not owner:
+            return False
+        return self.holds(owner, claim) if type(claim) is str else self._store.is_present(owner)
+
+
+def find_owners(store: Store, keys: Iterable[str]) -> list[str]:
+    """Return in words what those who live own under some of `keys`: tasks that run, permits, leaderships.
+
+    Also in namespaces.  A body that runs `once` holds a lock, and is not told here.
+    """
+    records = [key for key in keys if KEYS in key and _kind_of(key) in _OWNED]
+    living = Living(store)
+    found: list[str] = []
+    for at in range(0, len(records), _READ_AT_ONCE):
+        for key, value in sorted(store.get_many(records[at : at + _READ_AT_ONCE]).items()):
+            found += [f"{key.partition(KEYS)[2]!r}: {who}" for who in _owners_in(value, living)]
+    return found
+
+
+def _kind_of(key: str) -> str:
+    space, _, rest = key.partition(KEYS)
+    return "" if space and space[-1] != ":" else rest.partition("/")[0]
+
+
+def _owners_in(value: Any, living: Living) -> list[str]:
+    """Return who owns a record; of a semaphore's, all who hold a permit.  What is no record of ours has no owner."""
+    permits = _fields_of(value).get("permits")
+    records: list[Any] = permits if isinstance(permits, list) else [value]  # pyright: ignore[reportUnknownVariableType]
+    every = [_fields_of(record) for record in records]
+    return [str(fields.get("who")) for fields in every if living.owns(fields.get("owner"), fields.get("claim"))]
+
+
+def _fields_of(value: Any) -> dict[Any, Any]:
+    fields: dict[Any, Any] = value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+    return fields
 
 
 # --- Writing as an owner ------------------------------------------------------

@@ -1,20 +1,24 @@
-"""From one store to another: what they differ in, and a copy that a live writer cannot spoil.
+"""From one store to another: what they differ in, a copy that a live writer cannot spoil, and a move under full use.
 
-Generations, locks and sharers stay behind: they are of their store.  So a program
-changes its store between two runs, not within one; docs/decisions/0019 says why.
+A copy leaves generations, locks and sharers behind: they are of their store.  So a
+program changes its store between two runs (docs/decisions/0019), or has it moved
+(docs/decisions/0024).
 """
 
 from sharedstate.migration.comparing import Differences, find_differences
 from sharedstate.migration.copying import CopyReport, Outcome, copy_entries, put_entry
+from sharedstate.migration.moving import MoveReport, move_store
 from sharedstate.migration.semantics import SemanticChange, compare_capabilities
 
 __all__ = [
     "CopyReport",
     "Differences",
+    "MoveReport",
     "Outcome",
     "SemanticChange",
     "compare_capabilities",
     "copy_entries",
     "find_differences",
+    "move_store",
     "put_entry",
 ]

@@ -44,7 +44,7 @@ def test_a_writer_killed_within_a_transaction_leaves_nothing_and_blocks_no_one(u
         "    connection.execute(\"UPDATE entry SET value = value - 5 WHERE key = 'a'\")\n"
         "    print('half', flush=True)\n"
         "    __import__('signal').pause()\n"
-        "store._backend._pool.transact(body)\n"
+        "store.backend.backend._pool.transact(body)\n"
     )
     with sharedstate.open(url) as store:
         store["a"], store["b"] = 10, 0

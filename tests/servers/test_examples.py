@@ -207,3 +207,59 @@ def test_disturbing_counts_what_a_naive_service_would_have_done(place: Path) -> 
         "stop and start": 1,
         "HUP": 1,
     }
+
+
+# --- The ASGI application ---------------------------------------------------------
+
+
+def test_asgi_app_counts_over_all_workers(place: Path) -> None:
+    """Started as its first lines say: one count, whoever answers, and a mailing that one of them sends."""
+    command = "venv/bin/uvicorn --workers 4 asgi_app:app"
+    assert command.removeprefix("venv/bin/") in (EXAMPLES / "asgi_app.py").read_text()
+    with serving_asgi(place, command) as (ask, log):
+        answers = [ask("/")[1] for _ in range(80)]
+        assert sorted(answer["requests"] for answer in answers) == list(range(2, 82)), log.read_text()[-4000:]
+        assert len({answer["pid"] for answer in answers}) > 1
+        assert len({answer["migrated by"] for answer in answers}) == 1
+        assert ask("/spring", "POST")[1]["accepted"]
+        assert wait_for(lambda: (ask("/spring")[1]["letters"] or 0) >= 2, 30), log.read_text()[-4000:]
+
+
+@contextlib.contextmanager
+def serving_asgi(place: Path, command: str) -> Iterator[tuple[Any, Path]]:
+    """Run the command, but for the port, on a store of its own; end it, and remove the store."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log, url = place / f"{port}.log", f"shm://asgi-example-{port}"
+
+    def ask(path: str, method: str = "GET") -> tuple[int, Any]:
+        status, _, content = Running(port, process.pid, log).ask(path, method)
+        return status, json.loads(content)
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError, HTTPException):
+            return ask("/")[0] == 200
+        return False
+
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["/usr/bin/setpriv", "--pdeathsig", "TERM", "sh", "-c", f"exec {command} --port {port}"],
+            cwd=place,
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "SHAREDSTATE_URL": url},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    leader = leader_of(process)
+    try:
+        assert wait_for(answers, 30), log.read_text()[-4000:]
+        yield ask, log
+    finally:
+        process.terminate()
+        if not wait_for(lambda: process.poll() is not None and not in_sessions([leader]), 15):
+            for found in in_sessions([leader]):
+                send(found, signal.SIGKILL)
+            process.wait()
+        sharedstate.remove(url)

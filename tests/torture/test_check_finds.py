@@ -204,7 +204,7 @@ def _page(number: int) -> Callable[[Any, str], object]:
         with open(path, "r+b") as file:
             file.seek(4096 * (number - 1))
             file.write(b"\xa5" * 4096)
-        store._backend._pool.drain()
+        store.backend.backend._pool.drain()
 
     return plant
 

@@ -200,7 +200,7 @@ def test_a_part_that_has_no_renderer_is_a_table_with_units() -> None:
 
 def test_a_noisy_machine_and_a_quick_run_are_warned_of() -> None:
     """The warnings stand below the answer."""
-    text = read(EVERYTHING).text()
+    text = read(EVERYTHING | {"settings": {"size": "quick"}}).text()
 
     assert "The machine was busy with other work" in text
     assert EVERYTHING["noise"][0] in text

@@ -72,7 +72,7 @@ def test_reader_that_was_late_does_not_miss_a_touch(store: Store, verb: str) -> 
     store.set("k", 1, ttl_s=0.2)
     entry = store.read("k")
     assert entry is not None
-    backend: Any = store._backend
+    backend: Any = store.backend.backend
     run = backend._run
 
     def run_late(*arguments: Any) -> Any:

@@ -66,7 +66,7 @@ def test_parent_and_child_go_on_using_one_handle(store) -> None:
 def test_a_child_holds_sqlites_locks_in_the_kernel(store) -> None:
     """Had a connection been open at the fork, SQLite would believe that it has them, and take none."""
     store["k"] = 1
-    path = store._backend._pool.path
+    path = store.backend.backend._pool.path
 
     held = _answer_of_child(lambda: (store.set("k", 2), _kernel_locks(path))[1])
 

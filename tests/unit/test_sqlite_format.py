@@ -389,7 +389,7 @@ def test_text_that_is_no_utf_8_is_corrupt(store, path) -> None:
 def test_a_full_database_raises_capacity_error_and_loses_nothing(store) -> None:
     """What was there stays readable, and deleting makes room."""
     store["k"] = "kept"
-    session = store._backend._pool._idle[-1]
+    session = store.backend.backend._pool._idle[-1]
     pages = session.execute("PRAGMA page_count").fetchone()[0]
     session.execute(f"PRAGMA max_page_count={pages + 5}").fetchone()
 

@@ -238,7 +238,7 @@ def test_threads_share_a_handle_and_lose_nothing(path) -> None:
 
     assert sorted(totals) == list(range(1, 801))
     assert store["t"] == 200
-    assert len(store._backend._pool.sessions) <= 8
+    assert len(store.backend.backend._pool.sessions) <= 8
     store.check()
     store.close()
 
@@ -312,7 +312,7 @@ def test_an_interrupted_statement_keeps_no_lock(path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store._backend._pool.run("UPDATE floor SET generation = generation RETURNING 1", (), interrupted)
+        store.backend.backend._pool.run("UPDATE floor SET generation = generation RETURNING 1", (), interrupted)
 
     with sharedstate.open(f"sqlite:{path}?timeout=0") as other:
         other["k"] = 1
@@ -322,22 +322,23 @@ def test_an_interrupted_statement_keeps_no_lock(path) -> None:
 def test_a_write_is_done_although_the_sweep_it_came_to_could_not_be(path, monkeypatch) -> None:
     """Reported as refused, since another writer did not make way, it would be done again."""
     with sharedstate.open(f"sqlite:{path}?timeout=0") as store, sharedstate.open(f"sqlite:{path}") as other:
-        run = store._backend._run
+        run = store.backend.backend._run
 
         def run_beside_another_writer(statement, *arguments):
             if statement is not statements.SWEEP_SLICE:
                 return run(statement, *arguments)
-            session = other._backend._pool.take()
+            session = other.backend.backend._pool.take()
             session.execute("BEGIN IMMEDIATE")
             try:
                 return run(statement, *arguments)
             finally:
                 session.execute("ROLLBACK")
 
-        monkeypatch.setattr(store._backend, "_run", run_beside_another_writer)
+        backend = store.backend.backend
+        monkeypatch.setattr(backend, "_run", run_beside_another_writer)
         store.set("expired", 1, ttl_s=1e-6)
-        store._backend._until_sweep = 0
-        store._backend._swept_to = ""
+        backend._until_sweep = 0
+        backend._swept_to = ""
 
         assert store.increment("k", ttl_s=60) == 1
         assert store["k"] == 1

@@ -1,0 +1,112 @@
+"""A store that moves while it is used, and not one write of anybody is lost.
+
+    M1  Every write is done once: before the move at the old store, from which it is
+        brought along, or at the new one.
+    M2  The old store serves until the one transaction that ends it.  A mover that is
+        killed, or refused, leaves it as it was; what it had brought lies in the new
+        store, where nobody looks, and is to be replaced (`overwrite`).
+    M3  Who uses the old store learns of the move from its next statement, and does
+        that at the new one (`sharedstate.following`); so does who opens it by its
+        old URL, as long as the old store is not removed.
+    M4  Nobody is torn from what he holds: nothing moves while a lock is held, a task
+        runs, a permit is out, or somebody leads.
+    M5  What was read before the move conflicts after it, and a fencing token is
+        greater than all before: generations and tokens go by the new store's clock.
+
+How a store is brought and ended is its backend's (`Backend.move_to`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sharedstate.coordination.claims import find_owners
+from sharedstate.errors import CapacityError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sharedstate.store import Store
+
+__all__ = ["MoveReport", "move_store"]
+
+
+class MoveReport(NamedTuple):
+    """What `move_store` did.
+
+    Attributes:
+        entries: how many the store has, where it is now.
+        brought: how many were carried there; more than `entries` where they changed meanwhile, or were deleted.
+    """
+
+    entries: int
+    brought: int
+
+
+def move_store(
+    source: Store,
+    target: Store,
+    *,
+    overwrite: bool = False,
+    timeout_s: float = 30.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> MoveReport:
+    """Move all of one store to another while it is used; then `source` is where `target` is.
+
+    All who have the old store open go along with their next call, which they
+    notice by nothing but its duration, the scope, durability and limits of the
+    new store, and that a generation read before conflicts.  Restart them with the
+    new URL when it suits you; keep the old store until then.
+
+    Do not fork while it runs.
+
+    Args:
+        source: of a backend that can move (`sqlite:`).
+        target: of one that can take it (`redis:`), empty, and used by nobody else until then.
+        overwrite: remove first what the target has.
+        timeout_s: how long to wait for a moment at which nobody holds anything.
+        progress: called now and then with how many entries are brought, and of how many.
+
+    Raises:
+        LockTimeoutError: there was no such moment; `holder` says who holds what.
+        CapacityError: the target is full, or does not take one of the values.
+        UnavailableError: such a store cannot move, or not there; or the target is not empty.
+        StateError: what either store says.  The old one is in service, whatever is raised,
+            but for `OutcomeUnknownError`: then look by opening it.
+    """
+    if source.prefix or target.prefix:
+        raise UnavailableError(
+            url=source.url, reason="a namespace is a part of a store", advice="Move the store, or copy the namespace."
+        )
+    if not source.backend.can_move:
+        raise UnavailableError(
+            url=source.url,
+            reason="it cannot move while it is used",
+            advice="Stop who uses it, and copy it: sharedstate copy.",
+        )
+    if not target.backend.is_clocked:
+        raise UnavailableError(
+            url=target.url,
+            reason="a store that is used cannot move here",
+            advice="Name a server, redis://host/name; or stop who uses it, and copy it: sharedstate copy.",
+        )
+    if target.capabilities.evicts:
+        raise CapacityError(
+            url=target.url,
+            reason="it evicts entries, and would forget what was moved there",
+            advice="Set the server's maxmemory-policy to noeviction.",
+        )
+    if overwrite:
+        target.clear()
+    elif len(target):
+        raise UnavailableError(
+            url=target.url,
+            reason=f"it holds {len(target)} entries",
+            advice="Name an empty store; or replace what it has with overwrite=True (--overwrite).",
+        )
+    # Nothing may fail behind the move, for it would be taken for a refusal: so the target is not asked any more.
+    return MoveReport(
+        *source.backend.move_to(
+            target.backend, lambda keys: find_owners(source, keys), timeout_s=timeout_s, progress=progress
+        )
+    )
