@@ -79,6 +79,7 @@ EVENTS: Final[dict[str, Event]] = {
     "store.compaction_failed": Event(
         _WARNING, "%(store)s could not be compacted, and grows: %(error)s", ("store", "error")
     ),
+    "store.moved": Event(_INFO, "%(store)s has moved to %(to)s, and this handle with it", ("store", "to")),
     "store.reconnected": Event(
         _INFO, "%(store)s is reached again, by another connection: %(error)s", ("store", "error")
     ),

@@ -27,6 +27,7 @@ from sharedstate.backend.locks import Lock
 from sharedstate.backend.mutexes import Mutex
 from sharedstate.backend.presence import Presence
 from sharedstate.errors import MovedError, redact
+from sharedstate.events import tell
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ class _Way:
             # A signal handler of this thread may have gone before us meanwhile, and then to the same store.
             self.left.append(self.backend)
             self.backend = new
+        tell("store.moved", store=old.url, to=new.url)
 
 
 class Followed(Backend):
