@@ -78,7 +78,7 @@ def translate(address: Address, error: RedisError) -> StateError:
         return UnavailableError(
             url=url, reason=f"the store belongs to another server of a cluster ({reason})", advice=advice
         )
-    code = reason.partition(" ")[0]
+    code = getattr(error, "status_code", None) or reason.partition(" ")[0]  # where redis-py has taken it off
     if code == _WRONG_TYPE:
         return CorruptError(url=url, reason=f"a key of the store is of another kind ({reason})")
     if code in _TRY_AGAIN:
