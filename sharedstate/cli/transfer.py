@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from sharedstate import opening
+from sharedstate import opening, registry
+from sharedstate.backend.urls import parse_url
 from sharedstate.backend.waiting import check_ttl
 from sharedstate.cli.helping import examples
 from sharedstate.cli.notation import entry_line, read_line
@@ -28,6 +29,7 @@ from sharedstate.errors import StateError, redact
 from sharedstate.migration import compare_capabilities, copy_entries, find_differences, move_store, put_entry
 from sharedstate.migration.comparing import Lasting
 from sharedstate.migration.copying import Outcome
+from sharedstate.migration.moving import require_movable
 from sharedstate.values import check, check_key
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from sharedstate.migration import CopyReport, SemanticChange
+    from sharedstate.store import Store
 
 __all__ = ["TRANSFER_COMMANDS"]
 
@@ -239,7 +242,7 @@ def move(source_url: str, target_url: str, overwrite: bool, timeout_s: float, as
     It is kept in FROM, with its password. Restart them with the new URL when
     it suits you, and remove FROM after that. See docs/moving.md.
     """
-    with open_existing(source_url) as source, opening.open_store(target_url) as target:
+    with open_existing(source_url) as source, _open_target(source, target_url) as target:
         changes = compare_capabilities(source.capabilities, target.capabilities)
         if not as_json:
             _tell_changes(changes)
@@ -251,6 +254,22 @@ def move(source_url: str, target_url: str, overwrite: bool, timeout_s: float, as
     else:
         click.echo(f"{urls['to']}: the store is here now, {report.entries} entries; all who use it go along")
         click.echo(f"  {urls['from']} says so to who opens it: remove it once all are started with the new URL")
+
+
+def _open_target(source: Store, url: str) -> Store:
+    """Open the store that `source` is to move to; one that was made for it, and cannot take it, goes again."""
+    parsed = parse_url(url)
+    exists = getattr(registry.find_plugin(parsed), "exists", None)
+    was_there = exists is None or exists(parsed)
+    target = opening.open_store(url)
+    try:
+        require_movable(source, target)
+    except StateError:
+        target.close()
+        if not was_there:
+            opening.remove(url)
+        raise
+    return target
 
 
 def _tell_changes(changes: Sequence[SemanticChange]) -> None:

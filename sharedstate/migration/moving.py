@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sharedstate.store import Store
 
-__all__ = ["MoveReport", "move_store"]
+__all__ = ["MoveReport", "move_store", "require_movable"]
 
 
 class MoveReport(NamedTuple):
@@ -74,6 +74,30 @@ def move_store(
         StateError: what either store says.  The old one is in service, whatever is raised,
             but for `OutcomeUnknownError`: then look by opening it.
     """
+    require_movable(source, target)
+    if overwrite:
+        target.clear()
+    elif len(target):
+        raise UnavailableError(
+            url=target.url,
+            reason=f"it holds {len(target)} entries",
+            advice="Name an empty store; or replace what it has with overwrite=True (--overwrite).",
+        )
+    # Nothing may fail behind the move, for it would be taken for a refusal: so the target is not asked any more.
+    return MoveReport(
+        *source.backend.move_to(
+            target.backend, lambda keys: find_owners(source, keys), timeout_s=timeout_s, progress=progress
+        )
+    )
+
+
+def require_movable(source: Store, target: Store) -> None:
+    """Refuse what no move can be between, before anything is done.
+
+    Raises:
+        CapacityError: the target forgets entries.
+        UnavailableError: such a store cannot move, or not there.
+    """
     if source.prefix or target.prefix:
         raise UnavailableError(
             url=source.url, reason="a namespace is a part of a store", advice="Move the store, or copy the namespace."
@@ -96,17 +120,3 @@ def move_store(
             reason="it evicts entries, and would forget what was moved there",
             advice="Set the server's maxmemory-policy to noeviction.",
         )
-    if overwrite:
-        target.clear()
-    elif len(target):
-        raise UnavailableError(
-            url=target.url,
-            reason=f"it holds {len(target)} entries",
-            advice="Name an empty store; or replace what it has with overwrite=True (--overwrite).",
-        )
-    # Nothing may fail behind the move, for it would be taken for a refusal: so the target is not asked any more.
-    return MoveReport(
-        *source.backend.move_to(
-            target.backend, lambda keys: find_owners(source, keys), timeout_s=timeout_s, progress=progress
-        )
-    )

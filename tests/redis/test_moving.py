@@ -576,6 +576,20 @@ def test_the_command(old: Store, old_url: str, url: str) -> None:
     assert "cannot move" in again.stderr
 
 
+def test_a_refused_command_leaves_nothing(old: Store, old_url: str, tmp_path: Path) -> None:
+    """No store where one was named that cannot take it; one that was there stays."""
+    old["a"] = 1
+    new, other = f"sqlite:{tmp_path}/new.db", f"sqlite:{tmp_path}/other.db"
+    with sharedstate.open(other) as store:
+        store["k"] = 1
+        for target in (new, other):
+            result = CliRunner().invoke(main, ["move", old_url, target])
+            assert result.exit_code == 1
+            assert "cannot move here" in result.stderr
+        assert store["k"] == 1
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("new.db")]
+
+
 def test_the_command_as_json(old: Store, old_url: str, url: str) -> None:
     """One object, for programs."""
     old["a"] = 1
