@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import datetime as dt
+import json
 import math
 import os
 import pickle
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner, Result
 from diskcache import Cache, FanoutCache, JSONDisk
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 import sharedstate
 from sharedstate import ImportReport, LeftBehind, Store, UnavailableError, registry
 from sharedstate.backend.urls import parse_url
+from sharedstate.cli import main
 from sharedstate.migration.pickles import NamingError, read_plain
 from sharedstate.testing.same import is_same
 
@@ -446,6 +449,94 @@ def test_a_reason_is_one_line(directory: str, store: Store) -> None:
 
     assert reason.startswith("its pickle names '\\x1b[31m.xxx")
     assert len(reason) < 250
+
+
+# --- The command ----------------------------------------------------------------------
+
+
+def run(*arguments: str, status: int = 0) -> Result:
+    result = CliRunner().invoke(main, ["import-diskcache", *arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == status, result.output
+    return result
+
+
+def test_the_command_tells_what_came_over(directory: str, target: Store) -> None:
+    """Counts, keys that differ, and one line for each that stays behind, with status 1; status 0 if there is none."""
+    with Cache(directory, cull_limit=0) as cache:
+        cache["good"] = 1
+        cache.set("tagged", 2, tag="group")
+        cache.set("gone", 0, expire=-1)
+    target["good"] = 1
+    complete = run(directory, target.url).stdout
+    with Cache(directory) as cache:
+        cache["good"], cache["a\nb"], cache[7] = 5, {1}, 7
+
+    told = run(directory, target.url, status=1).stdout
+
+    assert complete == (
+        f"{target.url}: 1 entries written, 1 were there already, 1 had expired\n  1 had a tag, which stays behind\n"
+    )
+    assert told == (
+        f"{target.url}: 0 entries written, 1 were there already, 1 had expired\n"
+        "  1 had a tag, which stays behind\n"
+        "  1 differ, and were left as they are; --overwrite replaces them: good\n"
+        "  2 were left behind:\n"
+        "    7: its key is an int\n"
+        '    "a\\nb": value is a set\n'
+    )
+    assert "1 entries written" in run(directory, target.url, "--overwrite", status=1).stdout
+    assert "1 entries written" in run(directory, target.url, "--int-keys", status=1).stdout
+    assert dict(target) == {"good": 5, "tagged": 2, "7": 7}
+
+
+def test_the_command_prints_json(directory: str, target: Store) -> None:
+    """One object, with each that stays behind, and the reason."""
+    with Cache(directory) as cache:
+        cache.set("good", 1, tag="group")
+        for number in range(30):
+            cache[number] = number
+
+    found = json.loads(run(directory, target.url, "--json", status=1).stdout)
+
+    assert found == {
+        "directory": directory,
+        "url": target.url,
+        "written": 1,
+        "same": 0,
+        "expired": 0,
+        "tags": 1,
+        "refused": [],
+        "too_large": [],
+        "left_behind": [{"key": key, "reason": "its key is an int"} for key in sorted(map(str, range(30)))],
+    }
+    told = run(directory, target.url, status=1).stdout
+    assert told.count("its key is an int") == 20
+    assert told.endswith("\n    and 10 more (see --json)\n")
+
+
+def test_the_command_executes_pickles_only_if_told_to(directory: str, target: Store, tmp_path: Path) -> None:
+    """`--unsafe-pickle` is the only way."""
+    mark = tmp_path / "executed"
+    fill(directory, evil=[Evil(f"touch {mark}")])
+
+    told = run(directory, target.url, "--overwrite", "--int-keys", status=1).stdout
+
+    assert "    evil: its pickle names posix.system\n" in told
+    assert not mark.exists()
+    run(directory, target.url, "--unsafe-pickle")
+    assert mark.exists()
+
+
+def test_the_command_makes_no_store_for_no_cache(directory: str, tmp_path: Path) -> None:
+    """A directory that is none is refused in one line, and the store is not made."""
+    url = f"sqlite:{tmp_path}/state.db"
+
+    told = run(directory, url, status=1).stderr
+
+    assert told.startswith(f"sharedstate: {directory}: there is no such directory. ")
+    assert told.count("\n") == 1
+    assert not os.path.exists(f"{tmp_path}/state.db")
 
 
 def test_the_report_is_made_of_plain_parts() -> None:
