@@ -5,6 +5,8 @@ sharedstate load URL < FILE       the same lines back
 sharedstate diff URL URL          what two stores differ in
 sharedstate copy FROM TO          from one store to another
 sharedstate move FROM TO          the store itself, while it is used
+sharedstate import-diskcache DIRECTORY URL
+                                  from a cache of diskcache's
 
 None of them replaces or removes anything unless told to; run again, each goes on
 where it was interrupted, and `move` begins anew.
@@ -27,8 +29,10 @@ from sharedstate.cli.progress import draw_progress
 from sharedstate.cli.stores import open_existing
 from sharedstate.errors import StateError, redact
 from sharedstate.migration import compare_capabilities, copy_entries, find_differences, move_store, put_entry
+from sharedstate.migration.cache_directory import CacheDirectory
 from sharedstate.migration.comparing import Lasting
 from sharedstate.migration.copying import Outcome
+from sharedstate.migration.diskcache import import_cache
 from sharedstate.migration.moving import require_movable
 from sharedstate.values import check, check_key
 
@@ -36,12 +40,13 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
     from typing import TextIO
 
-    from sharedstate.migration import CopyReport, SemanticChange
+    from sharedstate.migration import CopyReport, ImportReport, SemanticChange
     from sharedstate.store import Store
 
 __all__ = ["TRANSFER_COMMANDS"]
 
 _SHOWN_KEYS: Final = 20
+_LOCKED_S: Final = 10.0
 _TROUBLE: Final = 2  # of diff(1) and cmp(1): 1 means that there are differences
 
 
@@ -129,6 +134,73 @@ def _read_lines(file: Iterable[str]) -> Generator[_Line]:
         except (ValueError, StateError) as error:
             raise click.BadParameter(f"line {number}: {error}", param_hint="FILE") from None
         yield _Line(key, Lasting(value, ttl_s))
+
+
+# --- From diskcache ---------------------------------------------------------------
+
+
+@click.command(
+    "import-diskcache",
+    epilog=examples(
+        "sharedstate import-diskcache /var/cache/app shm://app",
+        "sharedstate import-diskcache /var/cache/app sqlite:/var/lib/app/state.db --overwrite",
+        status="Exit status: 0 if all that was in DIRECTORY is in the store; 1 if not.",
+    ),
+)
+@click.argument("directory")
+@click.argument("url")
+@click.option("--overwrite", is_flag=True, help="Replace what differs in the store.")
+@click.option("--int-keys", is_flag=True, help="Bring over keys that are int, as text.")
+@click.option(
+    "--unsafe-pickle",
+    is_flag=True,
+    help="Execute pickles that name something. Who could write to DIRECTORY can then do all that you can.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def import_diskcache(  # noqa: PLR0917  click names them
+    directory: str, url: str, overwrite: bool, int_keys: bool, unsafe_pickle: bool, as_json: bool
+) -> None:
+    """Bring what is in a diskcache DIRECTORY into a store, which is made if there is none.
+
+    DIRECTORY is that of a Cache or a FanoutCache. It may be in use, and nothing
+    in it is changed. Deadlines come over as the time that is left; tags stay
+    behind. No pickle is executed: one of plain values comes over, one that
+    names a class or function is left behind, and named with what it names. So
+    is each key that is no str, and each value that a store cannot have.
+
+    What is in the store already is not written again; what differs there is
+    kept, and named, unless --overwrite is given.
+    """
+    with (
+        CacheDirectory(directory, _LOCKED_S) as cache,
+        opening.open_store(url) as store,
+        draw_progress(f"importing {directory}") as progress,
+    ):
+        report = import_cache(
+            cache, store, overwrite=overwrite, int_keys=int_keys, allow_pickle=unsafe_pickle, progress=progress
+        )
+    if as_json:
+        found = {**report._asdict(), "left_behind": [each._asdict() for each in report.left_behind]}
+        _print_json(directory=directory, url=redact(url), **found)
+    else:
+        _tell_import(redact(url), report)
+    if not report.is_complete():
+        sys.exit(1)
+
+
+def _tell_import(url: str, report: ImportReport) -> None:
+    expired = f", {report.expired} had expired" if report.expired else ""
+    click.echo(f"{url}: {report.written} entries written, {report.same} were there already{expired}")
+    if report.tags:
+        click.echo(f"  {report.tags} had a tag, which stays behind")
+    _tell_keys("differ, and were left as they are; --overwrite replaces them", report.refused)
+    _tell_keys("are too large for this store", report.too_large)
+    if report.left_behind:
+        click.echo(f"  {len(report.left_behind)} were left behind:")
+    for key, reason in report.left_behind[:_SHOWN_KEYS]:
+        click.echo(f"    {_shown(key)}: {reason}")
+    if len(report.left_behind) > _SHOWN_KEYS:
+        click.echo(f"    and {len(report.left_behind) - _SHOWN_KEYS} more (see --json)")
 
 
 # --- Two stores -------------------------------------------------------------------
@@ -310,4 +382,4 @@ def _print_json(**facts: Any) -> None:
     click.echo(json.dumps(facts, ensure_ascii=False))
 
 
-TRANSFER_COMMANDS: Final = (dump, load, diff, copy, move)
+TRANSFER_COMMANDS: Final = (dump, load, import_diskcache, diff, copy, move)

@@ -107,7 +107,7 @@ def traced(
         from sharedstate.contrib._tracing_aio import TracedAsyncStore  # asyncio is for those who use it
 
         return TracedAsyncStore(traced(store.store, tracer_provider, record_keys=record_keys))
-    spans = Spans(store.url, store.capabilities, tracer_provider, record_keys=record_keys)
+    spans = _Spans(store.url, store.capabilities, tracer_provider, record_keys=record_keys)
     places = store._places  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  the same handle has the same ones
     made = TracedStore(spans.stand_in(store.backend), store.prefix, places)
     if store.choice is not None:
@@ -121,7 +121,7 @@ class TracedStore(Store):
     def __init__(self, backend: Backend, prefix: str = "", places: Sequence[Membership] = ()) -> None:
         super().__init__(backend, prefix, places)
         stand_in: Any = backend
-        self.spans: Spans = stand_in.spans
+        self.spans: _Spans = stand_in.spans
 
     def update_with(
         self, key: str, change: Callable[[Any], Any], default: Any = None, ttl_s: float | None = None
@@ -147,7 +147,7 @@ class TracedLock(Lock):
         inner: the backend's own.
     """
 
-    def __init__(self, inner: Lock, spans: Spans) -> None:
+    def __init__(self, inner: Lock, spans: _Spans) -> None:
         super().__init__(inner.url, inner.name, inner.timeout_s)
         self.inner = inner
         self._spans = spans
@@ -163,6 +163,8 @@ class TracedLock(Lock):
             # Not of a try, which tasks of asyncio repeat (W4).
             if timeout_s != 0 or not isinstance(error, LockTimeoutError):
                 self._spans.tell_of_lock(self.name, began, error)
+            if isinstance(error, LockTimeoutError):
+                raise deadline.timed_out(self.url, error.what, error.holder) from None  # the time that was asked for
             raise
         self._spans.tell_of_lock(self.name, began)
         return token
@@ -181,7 +183,7 @@ class TracedLock(Lock):
         return None
 
 
-class Spans:
+class _Spans:
     """The spans of one store, and what stands in all of them.
 
     Args:
@@ -275,7 +277,7 @@ class Spans:
 class _TracedBackend:
     """What a traced store has in place of its backend: all else is that one's own."""
 
-    def __init__(self, backend: Backend, spans: Spans) -> None:
+    def __init__(self, backend: Backend, spans: _Spans) -> None:
         self.inner = backend
         self.spans = spans
         for verb in _VERBS:
