@@ -385,7 +385,7 @@ def test_targets_name_workloads_and_contestants_that_exist():
     """With figures for every contestant of every workload no target about workloads is left unmeasured."""
     results = Results({}, {})
     ours = ("memory", "file", "sqlite", "shm", "sharedstate redis")
-    names = (*ours, "dict+codec", "dict+Lock", "raw sqlite3", "LMDB", "diskcache", "redis")
+    names = (*ours, "dict+codec", "dict+Lock", "raw sqlite3", "LMDB", "diskcache", "redis", "redis pipeline")
     for workload in WORKLOADS:
         for name in names if workload.family == "store" else ("sharedstate codec", "msgpack"):
             results.rows.append(Row(workload.name, name, "", [1.0, 1.0], []))

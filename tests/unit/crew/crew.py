@@ -285,10 +285,13 @@ def depose(store: Store, token: str) -> None:
     """Take away a sharer's place, as if its connection, or whoever tidies up its directory, had."""
     if store.url.startswith("redis"):
         from sharedstate_redis.scripts import LEAVE
+        from sharedstate_redis.sessions import pack
 
         anchors = store._backend._anchors
         place = anchors.place
-        anchors.pool.run(LEAVE, [place.store, place.sharers], [place.id, place.channels, token.encode()])
+        record = anchors.pool.read(pack(b"HGET", place.sharers, token.encode()))
+        arguments = [place.id, place.channels, token.encode(), record.partition(b" ")[0]]
+        anchors.pool.run(LEAVE, [place.store, place.sharers], arguments)
     else:
         directory = os.path.dirname(store.lock("any").path)
         os.unlink(os.path.join(directory, f"{token}.sharer"))
