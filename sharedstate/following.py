@@ -5,7 +5,8 @@ handles is refused from then on with `MovedError`, which has done nothing, and i
 done at the new place instead.  The caller sees a call that took longer.
 
     F1  A verb is done once: at the new place only if it was refused at the old one.
-    F2  A handle that has gone along does nothing at the old place any more.
+    F2  A handle that has gone along does nothing at the old place any more: the handle
+        on the old store refuses everything, so what still calls that goes along too.
     F3  It is a sharer of the new store, by the same token, before it does anything
         there: so nobody takes what it claims there for a dead one's (S5 of `presence`).
     F4  The mover lets nobody hold a lock over a move; so a `Lock` object goes
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from _weakrefset import WeakSet
 from abc import update_abstractmethods
+from time import monotonic
 
 from sharedstate import registry
 from sharedstate.backend.contract import Backend
@@ -26,7 +28,7 @@ from sharedstate.backend.forks import fork_epoch
 from sharedstate.backend.locks import Lock
 from sharedstate.backend.mutexes import Mutex
 from sharedstate.backend.presence import Presence
-from sharedstate.errors import MovedError, redact
+from sharedstate.errors import ClosedError, MovedError, StateError, redact
 from sharedstate.events import tell
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Final
 
+    from sharedstate.backend.contract import Moved, MoveOrder
     from sharedstate.backend.waiting import Deadline
 
 __all__ = ["Followed", "Guard", "follow"]
@@ -47,7 +50,6 @@ _HOT: Final = (
     "increment",
     "read",
     "set",
-    "set_many",
     "touch",
 )
 """The verbs that a program calls a million times: those pass through no frame of Python."""
@@ -96,14 +98,18 @@ class _Way:
 
     Attributes:
         backend: the handle's own, on the store where it is.
-        left: those on the stores where it was; calls of other threads may be under way there.
+        left: those on the stores where it was, which only say so.
         places: the handle's presences.
+        is_closed: whether the handle is, so that nobody goes along any more.
     """
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.left: list[Backend] = []
         self.places: WeakSet[_Place] = WeakSet()
+        self.is_closed = False
+        # When the new store refused us last, and how to say so again; an error itself would hold frames.
+        self._refusal: tuple[Any, ...] = (-1.0, None, ())
         self._turns: dict[int, Mutex] = {}  # one for each fork: a thread of the parent may have held its own
 
     def turn(self) -> Mutex:
@@ -131,19 +137,41 @@ class _Way:
         """Go to where a store has moved, unless another thread did.
 
         Raises:
+            ClosedError: the handle was closed.
             StateError: the new store cannot be reached; nothing has changed, and the next call tries again.
         """
+        begun = monotonic()
         with self.turn():
             old = self.backend
             if moved.url != redact(old.url):
                 return
-            new = registry.connect(moved.to)
-            # F3.  Those that are left stay until all have their new ones, should one be refused.
-            for leave in [leave for place in list(self.places) if (leave := place.go(new))]:
+            if self.is_closed:
+                raise ClosedError(url=old.url)
+            refused_at, kind, facts = self._refusal
+            if refused_at >= begun:  # while we waited for that thread: it has tried for us too
+                raise kind(*facts)
+            try:
+                new = registry.connect(moved.to)
+            except StateError as refusal:
+                self._refusal = (monotonic(), *refusal.__reduce__())
+                raise
+            leaves: list[
+                Callable[[], None]
+            ] = []  # F3.  They stay until all have their new ones, should one be refused.
+            try:
+                for place in list(self.places):
+                    leaves += place.go(new)
+            except BaseException:
+                new.close()
+                raise
+            for leave in leaves:
                 leave()
             # A signal handler of this thread may have gone before us meanwhile, and then to the same store.
             self.left.append(self.backend)
             self.backend = new
+            old.leave(moved.to)  # F2
+            if self.is_closed:  # another thread has closed what there was meanwhile
+                new.close()
         tell("store.moved", store=old.url, to=new.url)
 
 
@@ -175,6 +203,12 @@ class Followed(Backend):
         found: dict[str, Any] = self._way.call("get_many", list(keys))
         return found
 
+    def set_many(self, values: Mapping[str, Any], ttl_s: float | None = None) -> None:
+        """Store all of `values`, each atomically; a refused one leaves those after it unwritten."""
+        pairs = list(values.items())
+        for at in range(0, len(pairs), _BATCH):  # what was done before the move is not done again after it
+            self._way.call("set_many", dict(pairs[at : at + _BATCH]), ttl_s)
+
     def delete_many(self, keys: Iterable[str]) -> int:
         """Remove `keys`, each atomically; return how many were there."""
         every, count = list(keys), 0
@@ -193,18 +227,13 @@ class Followed(Backend):
             self._way.places.add(place)
             return place
 
-    def move_to(
-        self,
-        target: Backend,
-        find_claims: Callable[[Iterable[str]], list[str]],
-        timeout_s: float,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[int, int]:
+    def move_to(self, target: Backend, how: MoveOrder) -> Moved:
         """Move the store; who comes too late is told so, and moves nothing at the new place."""
-        return self._way.backend.move_to(target, find_claims, timeout_s, progress)
+        return self._way.backend.move_to(target, how)
 
     def close(self) -> None:
         """Close the handles on the store where it is, and where it was."""
+        self._way.is_closed = True
         for backend in (self._way.backend, *self._way.left):
             backend.close()
 
@@ -241,12 +270,19 @@ class _Place(Presence):
         self._facts = facts
         super().__init__(inner.token)
 
-    def go(self, backend: Backend) -> Callable[[], None] | None:
+    def go(self, backend: Backend) -> list[Callable[[], None]]:
         """Take a place by the same token at another store; return what gives back the one that it leaves, if any."""
         if not super().is_held():  # in a forked child, which takes its own
-            return None
-        old, self._inner = self._inner, backend.readmit(self.token, self._facts)
-        return old.leave
+            return []
+        before = self._inner
+        made = [backend.readmit(self.token, self._facts)]
+        while before is not self._inner:  # a signal handler has gone meanwhile, and its place may be the later one
+            before = self._inner
+            made.append(backend.readmit(self.token, self._facts))
+        *superseded, self._inner = made
+        for each in superseded:
+            each.forget()  # what it would give back is the last one's by now
+        return [before.leave]
 
     def is_held(self) -> bool:
         """Return whether the caller is still there."""
@@ -273,8 +309,19 @@ class _FollowedLock(Lock):
 
     def __init__(self, way: _Way, name: str, timeout_s: float | None) -> None:
         self._way = way
-        self._inner: Lock = way.call("lock", name, timeout_s)
+        self._name_there = name
+        self._timeout_there = timeout_s
+        self._of, self._inner = self._find()
         super().__init__(self._inner.url, name, timeout_s)
+
+    def _find(self) -> tuple[Backend, Lock]:
+        """Return the lock where the store is, and the handle that it is of."""
+        while True:
+            backend = self._way.backend
+            try:
+                return backend, backend.lock(self._name_there, self._timeout_there)
+            except MovedError as moved:
+                self._way.go(moved)
 
     @property
     def path(self) -> str:
@@ -284,12 +331,17 @@ class _FollowedLock(Lock):
 
     def _seize(self, deadline: Deadline) -> int:
         while True:
+            if self._of is not self._way.backend:  # the handle has gone along by another call (F2)
+                self._of, self._inner = self._find()
+                self.url = self._inner.url
             try:
-                return self._inner._seize(deadline)
+                token = self._inner._seize(deadline)
             except MovedError as moved:
                 self._way.go(moved)
-                self._inner = self._way.call("lock", self.name, self.timeout_s)
-                self.url = self._inner.url
+                continue
+            if self._of is self._way.backend:
+                return token
+            self._inner._free()
 
     def _free(self) -> None:
         self._inner._free()

@@ -24,6 +24,8 @@ from sharedstate.backend import (
     Backend,
     Lock,
     LockDirectory,
+    Moved,
+    MoveOrder,
     Presence,
     PresenceFiles,
     add_numbers,
@@ -421,13 +423,7 @@ class SqliteBackend(Backend):
         directory.gate = MovingGate(self.url, directory.path, self._pool)
         return directory
 
-    def move_to(
-        self,
-        target: Backend,
-        find_claims: Callable[[Iterable[str]], list[str]],
-        timeout_s: float,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[int, int]:
+    def move_to(self, target: Backend, how: MoveOrder) -> Moved:
         """Bring all entries to `target` while others read and write, and end this store in its favour."""
         from sharedstate_sqlite.moving import Move
 
@@ -435,10 +431,14 @@ class SqliteBackend(Backend):
         locks = self._lock_files()
         locks.gate = None
         try:
-            with locks.lock(place.CREATION_LOCK, self._pool.timeout_s):  # nobody repairs, removes or moves it meanwhile
-                return Move(pool, locks, target, find_claims, progress or _tell_nobody).run(timeout_s)
+            with locks.lock(place.CREATION_LOCK, self._pool.timeout_s):  # nobody mends, removes or moves it meanwhile
+                return Move(pool, locks, target, how).run()
         finally:
             pool.close()
+
+    def leave(self, to: str) -> None:
+        """Close the connections; each further call raises `MovedError`."""
+        self._pool.leave(to)
 
     # --- Figures and the end ------------------------------------------------
 
@@ -492,10 +492,6 @@ class SqliteBackend(Backend):
 
     def __del__(self) -> None:
         self._pool.close()
-
-
-def _tell_nobody(_done: int, _total: int) -> None:
-    pass
 
 
 def _deadline(ttl_s: float | None) -> float | None:

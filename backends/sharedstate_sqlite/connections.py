@@ -50,17 +50,33 @@ _DRAIN_S: Final = 5.0
 class _Closed(list["Session"]):
     """What a closed pool has in place of its idle sessions: none to take, none kept."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, to: str | None = None) -> None:
         super().__init__()
         self._url = url
+        self._to = to
 
     def pop(self, _index: SupportsIndex = -1) -> NoReturn:
         """Refuse: there is nothing to take any more."""
+        if self._to is not None:
+            raise MovedError(url=self._url, to=self._to)
         raise ClosedError(url=self._url)
 
     def append(self, session: Session) -> None:
         """Close what a call that was under way gives back."""
         session.close()
+
+
+class _Draining(list["Session"]):
+    """What a pool has in place of its idle sessions while it is drained: none to take, and what comes is closed."""
+
+    def __init__(self, sessions: WeakSet[Session]) -> None:
+        super().__init__()
+        self._sessions = sessions
+
+    def append(self, session: Session) -> None:
+        """Close what a call gives back."""
+        session.close()
+        self._sessions.discard(session)  # only now: who drains waits for that
 
 
 class Pool:
@@ -243,8 +259,15 @@ class Pool:
             else:
                 return
             finally:
-                self.sessions.discard(session)
-                session.close()
+                self._idle.append(session)  # from where a fork that waits for it closes it
+                with no_fork():
+                    try:
+                        self._idle.remove(session)
+                    except ValueError:
+                        pass  # a fork has closed it, or another call has it now
+                    else:
+                        self.sessions.discard(session)
+                        session.close()
             if deadline.has_passed():
                 raise deadline.timed_out(self.url, "the database")
             backoff.sleep(deadline)
@@ -324,7 +347,7 @@ class Pool:
             ClosedError: it is.
         """
         if isinstance(self._idle, _Closed):
-            raise ClosedError(url=self.url)
+            self._idle.pop()
 
     def require_present(self) -> None:
         """Return if the path still names the database that this pool was made for.
@@ -402,40 +425,58 @@ class Pool:
     def drain(self) -> bool:
         """Close every connection as soon as its call has ended; return whether all are.
 
-        The gate is held, so none is opened meanwhile.
+        The gate is held, so none is opened meanwhile, and none that comes back is
+        handed out again: else a thread that makes one call after the other would
+        have it out whenever we look.
         """
+        if isinstance(self._idle, _Closed):
+            return True
         deadline, backoff = Deadline(_DRAIN_S), Backoff()
+        lists = self._idle, self._watching
         self._watcher = None
-        while self.sessions:
-            session = self._pop_any()
-            if session is not None:
-                self.sessions.discard(session)
-                session.close()
-            elif deadline.has_passed():
-                # Its call is below us on this very stack: a signal handler that forks.
-                return False
-            else:
-                backoff.sleep(deadline)
+        draining = self._idle = self._watching = _Draining(self.sessions)
+        try:
+            while self.sessions:
+                session = _pop_any(*lists)
+                if session is not None:
+                    self.sessions.discard(session)
+                    session.close()
+                elif deadline.has_passed():
+                    # Its call is below us on this very stack: a signal handler that forks.
+                    return False
+                else:
+                    backoff.sleep(deadline)
+        finally:
+            if self._idle is draining:  # else a signal handler has closed, or drained, the pool meanwhile
+                self._idle, self._watching = [], []
         return True
-
-    def _pop_any(self) -> Session | None:
-        for idle in (self._idle, self._watching):
-            try:
-                return idle.pop()
-            except IndexError:
-                pass
-        return None
 
     def close(self) -> None:
         """Refuse all further calls with `ClosedError`; those under way end, and then their connections."""
+        self._end(_Closed(self.url))
+
+    def leave(self, to: str) -> None:
+        """Refuse all further calls with `MovedError`; those under way end, and then their connections."""
+        self._end(_Closed(self.url, to))
+
+    def _end(self, closed: _Closed) -> None:
         with no_fork():
             note_inherited_locked()
             pools.discard(self)
             lists = () if isinstance(self._idle, _Closed) else (self._idle, self._watching)
-            self._idle = self._watching = _Closed(self.url)
+            self._idle = self._watching = closed
         for idle in lists:
             while idle:
                 try:
                     idle.pop().close()
                 except IndexError:
                     break  # a call took the last one; it comes back to _Closed
+
+
+def _pop_any(*lists: list[Session]) -> Session | None:
+    for sessions in lists:
+        try:
+            return sessions.pop()
+        except IndexError:
+            pass
+    return None

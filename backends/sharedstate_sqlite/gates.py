@@ -64,7 +64,8 @@ class MovingGate(Gate):
         try:
             flock(fd, LOCK_SH | LOCK_NB)
             self._pool.require_unmoved()
-            os.unlink(self._path)  # while we hold it: nobody has it closed, and who opened it finds it without a name
+            if _is_alone(fd) and has_name(fd):  # so nobody else removes it now, and no mover closes another of its name
+                os.unlink(self._path)
         except BlockingIOError:
             return False
         except (FileNotFoundError, PermissionError):
@@ -106,6 +107,14 @@ class MovingGate(Gate):
         fd, self._fd = self._fd, -1
         if fd >= 0:
             _close(fd)
+
+
+def _is_alone(fd: int) -> bool:
+    try:
+        flock(fd, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False  # another looks at it; or a mover has just closed it, and sees our record
+    return True
 
 
 def _close(fd: int) -> None:

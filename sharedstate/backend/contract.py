@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from sharedstate._light import NamedTuple
 from sharedstate.backend.waiting import Backoff, Deadline, check_ttl, clock_s
 from sharedstate.errors import ConflictError, CounterOverflowError, KeyFormatError, ValueTypeError
 from sharedstate.model import ABSENT, DELETE, KEEP, Capabilities, Entry, Keep, LockRecord, Put, Sharer, Write
@@ -31,15 +32,47 @@ from sharedstate.values import check_key
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from typing import Any, ClassVar, Final
 
     from sharedstate.backend.locks import Lock
     from sharedstate.backend.presence import Presence
 
-__all__ = ["Backend", "add_numbers", "batches_of"]
+__all__ = ["Backend", "MoveOrder", "Moved", "add_numbers", "batches_of"]
 
 _NOTHING_EXPECTED: Mapping[str, int] = {}
+
+
+class MoveOrder(NamedTuple):
+    """How a store is to be moved.
+
+    Attributes:
+        prepare: called once nobody else can move, mend or remove the store: makes the target empty, or refuses it.
+        find_claims: names, for people, what somebody who lives owns under some keys; called while nobody writes.
+        timeout_s: how long to wait for a moment at which nothing is owned and no lock held.
+        progress: called now and then with how many entries are brought, and of how many.
+    """
+
+    prepare: Callable[[], None]
+    find_claims: Callable[[Iterable[str]], list[str]]
+    timeout_s: float
+    progress: Callable[[int, int], None]
+
+
+class Moved(NamedTuple):
+    """What a move did.
+
+    Attributes:
+        entries: how many there were at the end.
+        brought: how many were brought; some more than once, where they changed.
+        places: in the target, by their tokens, of those who share the store that has moved; the mover's to give back.
+        left: returns the tokens of those who have neither come along nor ended.
+    """
+
+    entries: int
+    brought: int
+    places: Collection[Presence]
+    left: Callable[[], set[str]]
 
 
 class Backend(ABC):
@@ -252,28 +285,21 @@ class Backend(ABC):
 
     # --- Moving: for backends that say they can (`can_move`, `is_clocked`) ----
 
-    def move_to(
-        self,
-        target: Backend,
-        find_claims: Callable[[Iterable[str]], list[str]],
-        timeout_s: float,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[int, int]:
+    def move_to(self, target: Backend, how: MoveOrder) -> Moved:
         """Bring all entries to `target` while others read and write, and end this store in its favour.
 
         Args:
-            target: the handle on the new store; empty, and `is_clocked`.
-            find_claims: names, for people, what somebody who lives owns under some keys; called while nobody writes.
-            timeout_s: how long to wait for a moment at which nothing is owned and no lock held.
-            progress: called now and then with how many entries are brought, and of how many.
-
-        Returns:
-            How many entries there were at the end, and how many were brought: some more than once, where they changed.
+            target: the handle on the new store, which `is_clocked`, and which nobody else uses yet.
+            how: what to ask, and whom to tell.
 
         Raises:
-            LockTimeoutError: there was no such moment; the store is as it was.
+            LockTimeoutError: somebody held something all the time; the store is as it was.
             StateError: what either store says; this one is as it was.
         """
+        raise NotImplementedError
+
+    def leave(self, to: str) -> None:
+        """Let go of the store, which has moved: each further call raises `MovedError`, and asks nobody."""
         raise NotImplementedError
 
     def readmit(self, token: str, facts: Mapping[str, Any]) -> Presence:

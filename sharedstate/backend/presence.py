@@ -78,6 +78,10 @@ class Presence(ABC):
             self._has_left = True
             self._leave()
 
+    def forget(self) -> None:
+        """Let the place be, for another presence of the same token has it now."""
+        self._has_left = True
+
     def __del__(self) -> None:
         if hasattr(self, "_has_left"):  # not if the constructor was interrupted
             self.leave()

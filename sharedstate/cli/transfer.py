@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
     from typing import TextIO
 
-    from sharedstate.migration import CopyReport, ImportReport, SemanticChange
+    from sharedstate.migration import CopyReport, ImportReport, MoveReport, SemanticChange
     from sharedstate.store import Store
 
 __all__ = ["TRANSFER_COMMANDS"]
@@ -302,8 +302,18 @@ def copy(  # noqa: PLR0917  click names them
     show_default=True,
     help="Seconds to wait for a moment at which nobody holds anything.",
 )
+@click.option(
+    "--linger",
+    "linger_s",
+    type=click.FloatRange(min=0.0),
+    default=30.0,
+    show_default=True,
+    help="Seconds to stay, for programs that make no call; Ctrl-C ends that.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def move(source_url: str, target_url: str, overwrite: bool, timeout_s: float, as_json: bool) -> None:
+def move(  # noqa: PLR0917  click names them
+    source_url: str, target_url: str, overwrite: bool, timeout_s: float, linger_s: float, as_json: bool
+) -> None:
     """Move the store FROM to TO while programs use it; not one write is lost.
 
     From sqlite: to redis:. Everything is brought over while all go on; then
@@ -312,19 +322,44 @@ def move(source_url: str, target_url: str, overwrite: bool, timeout_s: float, as
 
     TO is what all who have the store open will use, so name it as they see it.
     It is kept in FROM, with its password. Restart them with the new URL when
-    it suits you, and remove FROM after that. See docs/moving.md.
+    it suits you, and remove FROM after that. Each goes along with its next call;
+    until then it would be taken for gone by who looks for it at TO, so this
+    command stays a while and stands in for it. See docs/moving.md.
     """
     with open_existing(source_url) as source, _open_target(source, target_url) as target:
         changes = compare_capabilities(source.capabilities, target.capabilities)
         if not as_json:
             _tell_changes(changes)
         with draw_progress(f"moving to {redact(target_url)}") as progress:
-            report = move_store(source, target, overwrite=overwrite, timeout_s=timeout_s, progress=progress)
+            reports: list[MoveReport] = []
+
+            def tell(report: MoveReport) -> None:
+                reports.append(report)
+                if report.waiting and linger_s:
+                    what = f"It has moved. Waiting for {report.waiting} handles that have made no call since"
+                    click.echo(f"{what}; Ctrl-C ends that.", err=True)
+
+            try:
+                report = move_store(
+                    source,
+                    target,
+                    overwrite=overwrite,
+                    timeout_s=timeout_s,
+                    linger_s=linger_s,
+                    progress=progress,
+                    when_moved=tell,
+                )
+            except KeyboardInterrupt:
+                if not reports:
+                    raise
+                (report,) = reports
     urls = {"from": redact(source_url), "to": redact(target_url)}
     if as_json:
         _print_json(**urls, semantics=[change._asdict() for change in changes], **report._asdict())
     else:
         click.echo(f"{urls['to']}: the store is here now, {report.entries} entries; all who use it go along")
+        if report.waiting:
+            click.echo(f"  {report.waiting} handles have made no call since, and count as absent until they do")
         click.echo(f"  {urls['from']} says so to who opens it: remove it once all are started with the new URL")
 
 

@@ -10,6 +10,8 @@
         old URL, as long as the old store is not removed.
     M4  Nobody is torn from what he holds: nothing moves while a lock is held, a task
         runs, a permit is out, or somebody leads.
+        And who shares the old store is present in the new one, the mover standing
+        in for him until he comes.
     M5  What was read before the move conflicts after it, and a fencing token is
         greater than all before: generations and tokens go by the new store's clock.
 
@@ -18,14 +20,18 @@ How a store is brought and ended is its backend's (`Backend.move_to`).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from sharedstate.coordination.claims import find_owners
-from sharedstate.errors import CapacityError, UnavailableError
+from sharedstate.backend.contract import MoveOrder
+from sharedstate.backend.waiting import Backoff, Deadline
+from sharedstate.coordination.claims import KEYS, find_owners
+from sharedstate.errors import CapacityError, StateError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from sharedstate.backend.contract import Moved
     from sharedstate.store import Store
 
 __all__ = ["MoveReport", "move_store", "require_movable"]
@@ -37,10 +43,12 @@ class MoveReport(NamedTuple):
     Attributes:
         entries: how many the store has, where it is now.
         brought: how many were carried there; more than `entries` where they changed meanwhile, or were deleted.
+        waiting: how many handles have made no call since, for whom nobody stands in any more.
     """
 
     entries: int
     brought: int
+    waiting: int
 
 
 def move_store(
@@ -49,7 +57,9 @@ def move_store(
     *,
     overwrite: bool = False,
     timeout_s: float = 30.0,
+    linger_s: float | None = 30.0,
     progress: Callable[[int, int], None] | None = None,
+    when_moved: Callable[[MoveReport], None] | None = None,
 ) -> MoveReport:
     """Move all of one store to another while it is used; then `source` is where `target` is.
 
@@ -65,30 +75,68 @@ def move_store(
         target: of one that can take it (`redis:`), empty, and used by nobody else until then.
         overwrite: remove first what the target has.
         timeout_s: how long to wait for a moment at which nobody holds anything.
+        linger_s: how long to stay after that, so that handles which make no call are not taken for absent in the new
+            store; None: until all have come along, or ended.
         progress: called now and then with how many entries are brought, and of how many.
+        when_moved: called once the store has moved, with the report as it is then; the rest may be interrupted.
 
     Raises:
         LockTimeoutError: there was no such moment; `holder` says who holds what.
         CapacityError: the target is full, or does not take one of the values.
-        UnavailableError: such a store cannot move, or not there; or the target is not empty.
-        StateError: what either store says.  The old one is in service, whatever is raised,
-            but for `OutcomeUnknownError`: then look by opening it.
+        UnavailableError: such a store cannot move, or not there; the target is not empty, or its server has lost
+            what was brought.
+        MovedError: somebody else has moved it.
+        StateError: what either store says.  The old one is in service, whatever is raised before `when_moved` is
+            called, but for `OutcomeUnknownError`: then look by opening it.
     """
     require_movable(source, target)
-    if overwrite:
-        target.clear()
-    elif len(target):
-        raise UnavailableError(
-            url=target.url,
-            reason=f"it holds {len(target)} entries",
-            advice="Name an empty store; or replace what it has with overwrite=True (--overwrite).",
-        )
-    # Nothing may fail behind the move, for it would be taken for a refusal: so the target is not asked any more.
-    return MoveReport(
-        *source.backend.move_to(
-            target.backend, lambda keys: find_owners(source, keys), timeout_s=timeout_s, progress=progress
-        )
-    )
+
+    def prepare() -> None:
+        if overwrite:
+            target.clear()
+        elif len(target):
+            raise UnavailableError(
+                url=target.url,
+                reason=f"it holds {len(target)} entries",
+                advice="Name an empty store; or replace what it has with overwrite=True (--overwrite).",
+            )
+
+    def find_claims(keys: Iterable[str]) -> list[str]:
+        return find_owners(source, keys)
+
+    order = MoveOrder(prepare, find_claims, timeout_s, progress or _tell_nobody)
+    moved = source.backend.move_to(target.backend, order)
+    with suppress(StateError):  # it has moved, whatever comes now
+        source.generation(KEYS)  # so our own handle goes along
+    report = MoveReport(moved.entries, moved.brought, len(_find_waiting(moved)))
+    if when_moved is not None:
+        when_moved(report)
+    return report._replace(waiting=_linger(moved, linger_s))
+
+
+def _tell_nobody(_done: int, _total: int) -> None:
+    pass
+
+
+def _linger(moved: Moved, linger_s: float | None) -> int:
+    """Stand in for the handles that are to come along; return how many have not when the time is over."""
+    deadline, backoff = Deadline(linger_s), Backoff(0.1)
+    try:
+        while waiting := _find_waiting(moved):
+            for place in moved.places:
+                if place.token not in waiting:  # it has come, and this leaves it alone; or it has ended
+                    place.leave()
+            if deadline.has_passed():
+                break
+            backoff.sleep(deadline)
+    finally:
+        for place in moved.places:
+            place.leave()
+    return len(waiting)
+
+
+def _find_waiting(moved: Moved) -> set[str]:
+    return {place.token for place in moved.places} & moved.left()
 
 
 def require_movable(source: Store, target: Store) -> None:

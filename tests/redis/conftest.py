@@ -17,6 +17,7 @@ from sentinel_set import Sentinel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from sharedstate import Store
 
@@ -78,4 +79,17 @@ def cut_off(url: str, proxy: CuttingProxy) -> Iterator[Store]:
     """A handle on the same store, by the way that can be cut."""
     name = url.partition("name=")[2]
     with sharedstate.open(f"redis+unix:{proxy.path}?name={name}&timeout=10") as store:
+        yield store
+
+
+@pytest.fixture
+def old_url(tmp_path: Path) -> str:
+    """The URL of a store that is to move."""
+    return f"sqlite:{tmp_path}/old.db"
+
+
+@pytest.fixture
+def old(old_url: str) -> Iterator[Store]:
+    """A handle of somebody who uses it."""
+    with sharedstate.open(old_url) as store:
         yield store

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 import sharedstate
+from moves import move
 from sharedstate import aio
 from sharedstate.cli.main import main
 from sharedstate.model import ABSENT
@@ -25,7 +26,7 @@ from sharedstate.testing.histories import Recorder, judge_register
 from sharedstate_sqlite import gates, moving, schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from redis_server import RedisServer
@@ -43,27 +44,8 @@ _MOVER = """
 import sys, sharedstate
 with sharedstate.open(sys.argv[1]) as source, sharedstate.open(sys.argv[2]) as target:
     {plant}
-    sharedstate.move_store(source, target)
+    sharedstate.move_store(source, target, linger_s=0.0)
 """
-
-
-@pytest.fixture
-def old_url(tmp_path: Path) -> str:
-    """The URL of the store that is to move."""
-    return f"sqlite:{tmp_path}/old.db"
-
-
-@pytest.fixture
-def old(old_url: str) -> Iterator[Store]:
-    """A handle of somebody who uses it."""
-    with sharedstate.open(old_url) as store:
-        yield store
-
-
-def move(old_url: str, url: str, **options: Any) -> sharedstate.MoveReport:
-    """Move the store, by handles of the mover's own."""
-    with sharedstate.open(old_url) as source, sharedstate.open(url) as target:
-        return sharedstate.move_store(source, target, **options)
 
 
 # --- What comes along -------------------------------------------------------------
@@ -566,12 +548,12 @@ def test_a_lock_object_goes_along(old: Store, old_url: str, url: str) -> None:
 def test_the_command(old: Store, old_url: str, url: str) -> None:
     """Says what changes, what it did and what to do next; the second time, that there is nothing to move."""
     old.update(a=1, b=2)
-    result = CliRunner().invoke(main, ["move", old_url, url])
+    result = CliRunner().invoke(main, ["move", "--linger", "0", old_url, url])
     assert result.exit_code == 0, result.output
     assert "2 entries; all who use it go along" in result.stdout
     assert "remove it once" in result.stdout
     assert "durability: DISK -> BOOT" in result.stderr
-    again = CliRunner().invoke(main, ["move", old_url, url])
+    again = CliRunner().invoke(main, ["move", "--linger", "0", old_url, url])
     assert again.exit_code == 1
     assert "cannot move" in again.stderr
 
@@ -593,7 +575,7 @@ def test_a_refused_command_leaves_nothing(old: Store, old_url: str, tmp_path: Pa
 def test_the_command_as_json(old: Store, old_url: str, url: str) -> None:
     """One object, for programs."""
     old["a"] = 1
-    told = json.loads(CliRunner().invoke(main, ["move", "--json", old_url, url]).stdout)
+    told = json.loads(CliRunner().invoke(main, ["move", "--linger", "0", "--json", old_url, url]).stdout)
     assert (told["from"], told["to"], told["entries"]) == (old_url, url, 1)
 
 

@@ -46,7 +46,10 @@ def test_a_service_moves_while_it_counts(mode: str, directory: str) -> None:
         assert wait_for(lambda: loading.done() or witness.get(total, 0) > REQUESTS // 6, 60)
 
         moved = subprocess.run(
-            [sys.executable, "-m", "sharedstate", "move", old, new], check=False, capture_output=True, text=True
+            [sys.executable, "-m", "sharedstate", "move", "--linger", "10", old, new],
+            check=False,
+            capture_output=True,
+            text=True,
         )
 
         assert moved.returncode == 0, moved.stderr
