@@ -214,9 +214,9 @@ def test_disturbing_counts_what_a_naive_service_would_have_done(place: Path) -> 
 
 def test_asgi_app_counts_over_all_workers(place: Path) -> None:
     """Started as its first lines say: one count, whoever answers, and a mailing that one of them sends."""
-    command = "venv/bin/uvicorn --workers 4 asgi_app:app"
-    assert command.removeprefix("venv/bin/") in (EXAMPLES / "asgi_app.py").read_text()
-    with serving_asgi(place, command) as (ask, log):
+    command = "uvicorn --workers 4 asgi_app:app"
+    assert command in (EXAMPLES / "asgi_app.py").read_text()
+    with serving_asgi(place, f"venv/bin/python -m {command}") as (ask, log):
         answers = [ask("/")[1] for _ in range(80)]
         assert sorted(answer["requests"] for answer in answers) == list(range(2, 82)), log.read_text()[-4000:]
         assert len({answer["pid"] for answer in answers}) > 1
@@ -262,4 +262,5 @@ def serving_asgi(place: Path, command: str) -> Iterator[tuple[Any, Path]]:
             for found in in_sessions([leader]):
                 send(found, signal.SIGKILL)
             process.wait()
-        sharedstate.remove(url)
+        with contextlib.suppress(sharedstate.UnavailableError):  # it never got so far, which is told otherwise
+            sharedstate.remove(url)
