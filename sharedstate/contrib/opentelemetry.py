@@ -306,7 +306,7 @@ def _place_of(url: str, given: Capabilities) -> dict[str, AttributeValue]:
         return found  # a stranger's, who reads it in a way of his own
     found["sharedstate.backend"] = parsed.scheme
     target = parsed.target.removeprefix("//")
-    if "+" in parsed.scheme:  # what follows says how to get there
+    if "+" in parsed.scheme and target == parsed.target:  # a path, or another way to get there
         _add_server(found, target)
         namespace = parsed.text_parameter("name", "")
     elif _names_a_server(parsed, given):

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crew import Crew
-
     from sharedstate.store import Store
 
 

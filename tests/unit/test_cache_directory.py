@@ -16,6 +16,7 @@ import pytest
 from diskcache import Cache, FanoutCache
 
 import sharedstate
+from disk_cache import LONG, fill, statement
 from sharedstate import CorruptError, ImportReport, Store, UnavailableError
 from sharedstate.backend.waiting import Backoff
 from sharedstate.migration import cache_directory
@@ -23,8 +24,6 @@ from sharedstate.migration.cache_directory import CacheDirectory, Shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-LONG = 40_000  # diskcache keeps what is longer than 32 KiB in a file
 
 
 @pytest.fixture
@@ -37,18 +36,6 @@ def store(memory_url: str) -> Iterator[Store]:
     """A fresh store to read it into."""
     with sharedstate.open(memory_url) as store:
         yield store
-
-
-def fill(directory: str, **values: Any) -> None:
-    with Cache(directory) as cache:
-        for key, value in values.items():
-            cache[key] = value
-
-
-def statement(directory: str, text: str, *parameters: Any) -> None:
-    """Have the database say what diskcache never would."""
-    with closing(sqlite3.connect(f"{directory}/cache.db", isolation_level=None)) as connection:
-        connection.execute(text, parameters)
 
 
 def contents(directory: str) -> dict[str, Any]:

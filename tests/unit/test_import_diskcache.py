@@ -9,9 +9,7 @@ import math
 import os
 import pickle
 import shutil
-import sqlite3
 from collections import OrderedDict
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sharedstate
+from disk_cache import LONG, fill, statement
 from sharedstate import ImportReport, LeftBehind, Store, UnavailableError, registry
 from sharedstate.backend.urls import parse_url
 from sharedstate.cli import main
@@ -30,8 +29,6 @@ from sharedstate.testing.same import is_same
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-LONG = 40_000  # diskcache keeps what is longer than 32 KiB in a file
 
 VALUES: dict[str, Any] = {
     "none": None,
@@ -75,18 +72,6 @@ def store(memory_url: str) -> Iterator[Store]:
     """A fresh store, where one backend is enough."""
     with sharedstate.open(memory_url) as store:
         yield store
-
-
-def fill(directory: str, **values: Any) -> None:
-    with Cache(directory) as cache:
-        for key, value in values.items():
-            cache[key] = value
-
-
-def statement(directory: str, text: str, *parameters: Any) -> None:
-    """Have the database say what diskcache never would."""
-    with closing(sqlite3.connect(f"{directory}/cache.db", isolation_level=None)) as connection:
-        connection.execute(text, parameters)
 
 
 def reasons(report: ImportReport) -> dict[str, str]:

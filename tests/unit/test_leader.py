@@ -8,10 +8,10 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from crew import depose
 from judges import holds_of, judge_overlaps, judge_tokens
 
 import sharedstate
+from crew import depose
 from sharedstate.coordination import Leader
 from sharedstate.errors import ClaimLostError, ClosedError, ConflictError, CorruptError, KeyFormatError, ScopeError
 from sharedstate.testing.conformance.support import fork_and_run, run_together
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from crew import Crew
-
     from sharedstate.store import Store
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from crew import Crew
-
     from sharedstate.store import Store
 
 

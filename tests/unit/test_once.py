@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from crew import Crew, Member
-
     from sharedstate.store import Store
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from crew import Crew
-
     from sharedstate.store import Store
 
 _NS = 1_000_000_000

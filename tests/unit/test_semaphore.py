@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from crew import Crew
-
     from sharedstate.store import Store
 
 

@@ -8,10 +8,10 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from crew import depose
 from judges import judge_effects, judge_tasks
 
 import sharedstate
+from crew import depose
 from sharedstate.coordination import Leader, Tasks
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from crew import Crew, Member
-
     from sharedstate.store import Store
 
 JOURNAL = "sharedstate:tasks/j/"

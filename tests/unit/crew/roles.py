@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from crew import Log
-
     from sharedstate.coordination import Task
     from sharedstate.store import Store
 
