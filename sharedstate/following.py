@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Final
 
-    from sharedstate.backend.contract import Moved, MoveOrder
+    from sharedstate.backend.moves import Moved, MoveOrder
     from sharedstate.backend.waiting import Deadline
 
 __all__ = ["Followed", "Guard", "follow"]

@@ -24,8 +24,6 @@ from sharedstate.backend import (
     Backend,
     Lock,
     LockDirectory,
-    Moved,
-    MoveOrder,
     Presence,
     PresenceFiles,
     add_numbers,
@@ -59,6 +57,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
     from typing import Any, Final
 
+    from sharedstate.backend.moves import Moved, MoveOrder
     from sharedstate_sqlite.connections import Pool
 
 

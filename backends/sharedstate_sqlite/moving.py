@@ -27,7 +27,8 @@ from __future__ import annotations
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
-from sharedstate.backend import Backoff, Deadline, Moved, PresenceFiles
+from sharedstate.backend import Backoff, Deadline, PresenceFiles
+from sharedstate.backend.moves import Moved
 from sharedstate.errors import LockTimeoutError, UnavailableError
 from sharedstate.model import DELETE, Put
 from sharedstate_sqlite import place, schema
@@ -39,7 +40,8 @@ from sharedstate_sqlite.sessions import all_rows
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
-    from sharedstate.backend import Backend, LockDirectory, MoveOrder, Presence
+    from sharedstate.backend import Backend, LockDirectory, Presence
+    from sharedstate.backend.moves import MoveOrder
     from sharedstate.model import Write
     from sharedstate_sqlite.connections import Pool
 

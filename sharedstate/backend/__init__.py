@@ -1,7 +1,7 @@
 """What a plug-in author needs: the contract, and the parts that plug-ins share."""
 
 from sharedstate.backend.bells import BELL_BYTES, Bell
-from sharedstate.backend.contract import Backend, Moved, MoveOrder, add_numbers, batches_of
+from sharedstate.backend.contract import Backend, add_numbers, batches_of
 from sharedstate.backend.files import advise_on_denial, has_name, make_directory, open_private, translate_os_error
 from sharedstate.backend.forks import blank_on_fork, close_on_fork, fork_epoch, keep_on_fork, open_unshared
 from sharedstate.backend.locks import FileLock, Gate, Lock, LockDirectory
@@ -23,8 +23,6 @@ __all__ = [
     "Gate",
     "Lock",
     "LockDirectory",
-    "MoveOrder",
-    "Moved",
     "Mutex",
     "Presence",
     "PresenceFiles",

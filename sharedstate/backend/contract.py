@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from sharedstate._light import NamedTuple
 from sharedstate.backend.waiting import Backoff, Deadline, check_ttl, clock_s
 from sharedstate.errors import ConflictError, CounterOverflowError, KeyFormatError, ValueTypeError
 from sharedstate.model import ABSENT, DELETE, KEEP, Capabilities, Entry, Keep, LockRecord, Put, Sharer, Write
@@ -32,47 +31,16 @@ from sharedstate.values import check_key
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any, ClassVar, Final
 
     from sharedstate.backend.locks import Lock
+    from sharedstate.backend.moves import Moved, MoveOrder
     from sharedstate.backend.presence import Presence
 
-__all__ = ["Backend", "MoveOrder", "Moved", "add_numbers", "batches_of"]
+__all__ = ["Backend", "add_numbers", "batches_of"]
 
 _NOTHING_EXPECTED: Mapping[str, int] = {}
-
-
-class MoveOrder(NamedTuple):
-    """How a store is to be moved.
-
-    Attributes:
-        prepare: called once nobody else can move, mend or remove the store: makes the target empty, or refuses it.
-        find_claims: names, for people, what somebody who lives owns under some keys; called while nobody writes.
-        timeout_s: how long to wait for a moment at which nothing is owned and no lock held.
-        progress: called now and then with how many entries are brought, and of how many.
-    """
-
-    prepare: Callable[[], None]
-    find_claims: Callable[[Iterable[str]], list[str]]
-    timeout_s: float
-    progress: Callable[[int, int], None]
-
-
-class Moved(NamedTuple):
-    """What a move did.
-
-    Attributes:
-        entries: how many there were at the end.
-        brought: how many were brought; some more than once, where they changed.
-        places: in the target, by their tokens, of those who share the store that has moved; the mover's to give back.
-        left: returns the tokens of those who have neither come along nor ended.
-    """
-
-    entries: int
-    brought: int
-    places: Collection[Presence]
-    left: Callable[[], set[str]]
 
 
 class Backend(ABC):

@@ -23,7 +23,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from sharedstate.backend.contract import MoveOrder
+from sharedstate.backend.moves import MoveOrder
 from sharedstate.backend.waiting import Backoff, Deadline
 from sharedstate.coordination.claims import KEYS, find_owners
 from sharedstate.errors import CapacityError, StateError, UnavailableError
@@ -31,7 +31,7 @@ from sharedstate.errors import CapacityError, StateError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sharedstate.backend.contract import Moved
+    from sharedstate.backend.moves import Moved
     from sharedstate.store import Store
 
 __all__ = ["MoveReport", "move_store", "require_movable"]

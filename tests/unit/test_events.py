@@ -18,7 +18,8 @@ from sharedstate.backend.repairs import Repair
 from sharedstate.coordination import Leader
 from sharedstate.deployment import lifecycle
 from sharedstate.errors import AttemptsExhaustedError, LockLostError
-from sharedstate.events import EVENTS, Silence, tell
+from sharedstate.event_table import EVENTS
+from sharedstate.events import Silence, tell
 from sharedstate.model import Scope
 from sharedstate.opening import repair
 
