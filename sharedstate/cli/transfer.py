@@ -336,8 +336,8 @@ def move(  # noqa: PLR0917  click names them
             def tell(report: MoveReport) -> None:
                 reports.append(report)
                 if report.waiting and linger_s:
-                    what = f"It has moved. Waiting for {report.waiting} handles that have made no call since"
-                    click.echo(f"{what}; Ctrl-C ends that.", err=True)
+                    who = _counted(report.waiting, "handle that has", "handles that have")
+                    click.echo(f"It has moved. Waiting for {who} made no call since; Ctrl-C ends that.", err=True)
 
             try:
                 report = move_store(
@@ -359,8 +359,14 @@ def move(  # noqa: PLR0917  click names them
     else:
         click.echo(f"{urls['to']}: the store is here now, {report.entries} entries; all who use it go along")
         if report.waiting:
-            click.echo(f"  {report.waiting} handles have made no call since, and count as absent until they do")
+            one = "handle has made no call since, and counts as absent until it does"
+            more = "handles have made no call since, and count as absent until they do"
+            click.echo(f"  {_counted(report.waiting, one, more)}")
         click.echo(f"  {urls['from']} says so to who opens it: remove it once all are started with the new URL")
+
+
+def _counted(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
 
 
 def _open_target(source: Store, url: str) -> Store:

@@ -9,7 +9,6 @@ import random
 import subprocess
 import sys
 import threading
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -232,13 +231,13 @@ def test_what_many_did_meanwhile_has_an_explanation(old_url: str, url: str, seed
                 argument = None if verb in {"get", "delete"} else chance.randrange(100) + 1000 * step
                 arguments = () if argument is None else (argument,)
                 recorder.perform(actor, verb, key, argument, partial(getattr(store, verb), key, *arguments))
-                time.sleep(chance.random() * 2e-3)
+                done.wait(chance.random() * 2e-3)  # paced, so that some of it falls before, amid and after the move
             assert done.wait(60)
             store.get("k0")
             assert store.url == url
 
     def move_amid() -> None:
-        time.sleep(0.1)
+        until(lambda: len(recorder.operations) > 150)
         move(old_url, url)
         done.set()
 
