@@ -11,6 +11,43 @@ from typing import Any, final
 from sharedstate.values import Value
 
 @final
+class Counts:
+    """How often a handle was asked; counted in memory of its own, or in a page that others can look at.
+
+    A forked child counts from zero, in memory of its own.
+    """
+
+    is_attached: bool
+    """Whether it counts in a page."""
+    capsule: object
+    """What modules in C count by; good as long as this object lives."""
+
+    def hit(self, key: str, /) -> None:
+        """Count a question for an entry that was there."""
+
+    def miss(self, key: str, /) -> None:
+        """Count a question for an entry that was not there."""
+
+    def wrote(self, key: str, /) -> None:
+        """Count a change of an entry."""
+
+    def wrote_many(self, number: int, /) -> None:
+        """Count changes of entries."""
+
+    def own(self) -> tuple[int, int, int]:
+        """Return hits, misses and writes that no page has."""
+
+    def attach(self, fd: int, offset: int, /) -> None:
+        """Count in the page at `offset` of a file, what was counted before too; it stays mapped.
+
+        Raises:
+            OSError: it cannot be mapped; nothing has changed.
+        """
+
+    def detach(self) -> None:
+        """Count in memory of its own again."""
+
+@final
 class Guard:
     """Calls `target` with whatever it is called with, without a frame of its own.
 

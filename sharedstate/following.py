@@ -55,6 +55,7 @@ _HOT: Final = (
 """The verbs that a program calls a million times: those pass through no frame of Python."""
 
 _OTHERS: Final = (
+    "activity",
     "change_token",
     "check",
     "clear",

@@ -17,6 +17,7 @@ from time import time as _now
 
 from sharedstate.backend import (
     Backend,
+    Counts,
     Deadline,
     Presence,
     PresenceFiles,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from sharedstate.backend import Lock
+    from sharedstate.backend.activity import Activity
     from sharedstate_file.index import Entries
     from sharedstate_file.log import Log
 
@@ -155,7 +157,9 @@ class FileBackend(Handle, Backend):
     def __init__(self, place: Place, writers: WriterLock, head: Head, is_synced: bool) -> None:
         super().__init__(place, writers, head, is_synced)
         self._locks = StoreLocks(place)
-        self._presences = PresenceFiles(self._locks)
+        self._counts = counts = Counts()
+        self._presences = PresenceFiles(self._locks, counts)
+        self._hit, self._miss, self._wrote = counts.hit, counts.miss, counts.wrote
 
     # --- Reading ------------------------------------------------------------
 
@@ -169,10 +173,13 @@ class FileBackend(Handle, Backend):
             stored = None
         if stored is None:
             check_key(key)
+            self._miss(key)
             return default
         kept, form, _, expires_at, _ = stored
         if expires_at is not None and expires_at <= _now():
+            self._miss(key)
             return default
+        self._hit(key)
         return value_of(kept, form) if form else kept
 
     def read(self, key: str) -> Entry | None:
@@ -181,7 +188,11 @@ class FileBackend(Handle, Backend):
         if self._words[0] != self._seen:
             self._catch_up()
         stored = self._live(key)
-        return None if stored is None else entry_of(stored)
+        if stored is None:
+            self._miss(key)
+            return None
+        self._hit(key)
+        return entry_of(stored)
 
     def generation(self, key: str) -> int:
         """Return the generation of `key`, `ABSENT` if there is none."""
@@ -189,7 +200,11 @@ class FileBackend(Handle, Backend):
         if self._words[0] != self._seen:
             self._catch_up()
         stored = self._live(key)
-        return ABSENT if stored is None else stored[2]
+        if stored is None:
+            self._miss(key)
+            return ABSENT
+        self._hit(key)
+        return stored[2]
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of those of `keys` that are there."""
@@ -231,7 +246,9 @@ class FileBackend(Handle, Backend):
             self._append([[key, expires_at, encode(total)]])
             return total
 
-        return self._run(body)
+        total = self._run(body)
+        self._wrote(key)
+        return total
 
     def take(self, key: str) -> Entry | None:
         """Remove `key` and return what it was."""
@@ -246,7 +263,10 @@ class FileBackend(Handle, Backend):
             self._append([[key]])
             return entry
 
-        return self._run(body)
+        entry = self._run(body)
+        if entry is not None:
+            self._wrote(key)
+        return entry
 
     def delete(self, key: str) -> bool:
         """Remove `key`; return whether it was there."""
@@ -264,7 +284,10 @@ class FileBackend(Handle, Backend):
             self._append([[key, expires_at]])
             return True
 
-        return self._run(body)
+        is_there = self._run(body)
+        if is_there:
+            self._wrote(key)
+        return is_there
 
     def commit(self, writes: Mapping[str, Write], expected: Mapping[str, int] = {}) -> dict[str, int]:
         """Apply all of `writes`, in one frame, if every key of `expected` is at that generation."""
@@ -292,6 +315,8 @@ class FileBackend(Handle, Backend):
             return self._append(operations)
 
         generation = self._run(body)
+        for key in writes:
+            self._wrote(key)
         return {
             key: ABSENT if write is DELETE else own for own, (key, write) in enumerate(writes.items(), generation + 1)
         }
@@ -324,14 +349,17 @@ class FileBackend(Handle, Backend):
         )
 
     def _delete_batch(self, keys: list[str]) -> int:
-        def body() -> int:
+        def body() -> list[str]:
             self._refresh()
             there = [key for key in keys if self._live(key) is not None]
             if there:
                 self._append([[key] for key in there])
-            return len(there)
+            return there
 
-        return self._run(body)
+        removed = self._run(body)
+        for key in removed:
+            self._wrote(key)
+        return len(removed)
 
     def _require(self, expected: Mapping[str, int]) -> None:
         for key, generation in expected.items():
@@ -346,6 +374,8 @@ class FileBackend(Handle, Backend):
             self._append(operations)
 
         self._run(body)
+        for operation in operations:
+            self._wrote(operation[0])
 
     def _operation(self, key: str, write: Write, expected: int) -> list[Any]:
         if not isinstance(write, Put):
@@ -431,7 +461,20 @@ class FileBackend(Handle, Backend):
             "dead_bytes": max(length_of(word) - live, 0),
             "compactions": number_of(word) - 1,
             "compactions_failed": self._compactions_failed,
+            **self._totals(),
         }
+
+    def _totals(self) -> dict[str, int | float | str]:
+        from sharedstate.backend.activity import total_activity  # not by who only opens a store
+
+        return total_activity(self._locks, self._counts)
+
+    def activity(self) -> list[Activity]:
+        """Return what each sharer has done here."""
+        from sharedstate.backend.activity import read_activity
+
+        self._catch_up()
+        return read_activity(self._locks, with_samples=True)
 
     def check(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Verify every frame, that this handle knows what the log says, and the lock files.
@@ -458,6 +501,7 @@ class FileBackend(Handle, Backend):
                 raise CorruptError(url=self.url, reason=reason) from error
         self._locks.records()
         self._presences.sharers()
+        self._totals()
 
     def _begin_check(self) -> tuple[Log, int, int, Entries]:
         self._refresh()

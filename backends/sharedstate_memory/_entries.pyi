@@ -74,6 +74,10 @@ class Entries:
         """End what `hold` began."""
 
     @property
+    def asked(self) -> tuple[int, int]:
+        """How many questions for one entry found it, and how many did not."""
+
+    @property
     def last(self) -> int:
         """The newest generation, also of deletes and of new deadlines."""
 

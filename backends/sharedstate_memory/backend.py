@@ -266,7 +266,16 @@ class MemoryBackend(Backend):
         entries = self._open_table().entries
         rows = entries.snapshot()
         size = sum(len(value) if is_encoded else len(encode(value)) for _, value, is_encoded, _, _ in rows)
-        return {"entries": self.count(), "bytes": size, "capacity_bytes": 0, "generation": entries.last}
+        hits, misses = entries.asked
+        return {
+            "entries": self.count(),
+            "bytes": size,
+            "capacity_bytes": 0,
+            "generation": entries.last,
+            "hits": hits,
+            "misses": misses,
+            "writes": entries.last,  # each gets a generation, and nothing else does
+        }
 
     def check(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Verify M1, and that every container decodes."""

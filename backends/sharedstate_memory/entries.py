@@ -58,6 +58,7 @@ class Entries:
         self._lock = Mutex()
         self.table: dict[str, Stored] = {}  # guarded by _lock; single reads need none
         self.last = ABSENT  # guarded by _lock; the newest generation, also of deletes
+        self.hits = self.misses = 0  # a thread switch falls between two statements, and into none
         self.is_removed = False  # guarded by _lock
         self._expiring = 0  # guarded by _lock; entries with a deadline written since the last purge
         self._waiters: list[Callable[[], object]] = []  # guarded by _lock; the same list always
@@ -69,8 +70,21 @@ class Entries:
 
     def look(self, key: str, /) -> Stored | None:
         """Return the entry of `key`, or None if it is absent or expired."""
+        stored = self._look(key)
+        if stored is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return stored
+
+    def _look(self, key: str) -> Stored | None:
         stored = self.table.get(key)
         return None if stored is None or _is_past(stored) else stored
+
+    @property
+    def asked(self) -> tuple[int, int]:
+        """How many questions for one entry found it, and how many did not."""
+        return self.hits, self.misses
 
     def keys(self, prefix: str, /) -> list[str]:
         """Return the keys that start with `prefix`."""
@@ -94,7 +108,7 @@ class Entries:
                 if self.is_removed:
                     return None
                 for key, generation in expected.items():
-                    stored = self.look(key)
+                    stored = self._look(key)
                     found = ABSENT if stored is None else stored[2]
                     if found != generation:
                         raise ConflictError(key=key, expected=generation, found=found)
@@ -128,7 +142,7 @@ class Entries:
                 before = self.last
                 if self.is_removed:
                     return None
-                stored = self.look(key)
+                stored = self._look(key)
                 if stored is None:
                     total, expires_at = add_numbers(key, initial, by), created_until
                 else:
@@ -144,7 +158,7 @@ class Entries:
         with self._lock:
             while True:
                 before = self.last
-                stored = self.look(key)
+                stored = self._look(key)
                 if stored is None:
                     return None
                 if self._change_locked(before, before + 1, {key: _GONE}):
@@ -155,7 +169,7 @@ class Entries:
         with self._lock:
             while True:
                 before = self.last
-                stored = self.look(key)
+                stored = self._look(key)
                 if stored is None:
                     return False
                 touched = (*stored[:3], expires_at)
@@ -279,10 +293,13 @@ class Handle:
             stored = None
         if stored is None:
             check_key(key)
+            self._all.misses += 1
             return default
         value, is_encoded, _, expires_at = stored
         if expires_at is not None and expires_at <= _now():
+            self._all.misses += 1
             return default
+        self._all.hits += 1
         return decode(value) if is_encoded else value
 
     def set(self, key: str, value: Any, ttl_s: float | None = None) -> None:

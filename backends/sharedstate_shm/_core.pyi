@@ -7,6 +7,7 @@ same arguments, results and errors; only what differs is described here.
 from collections.abc import Iterable, Mapping
 from typing import Any, final
 
+from sharedstate.backend import Counts
 from sharedstate.model import Entry, Keep, Write
 
 MIN_SIZE: int
@@ -43,6 +44,9 @@ def unlink_region(directory_fd: int, name: str, any_owner: bool, /) -> None:
 @final
 class Table:
     """One handle on one region.  Unmapped when the last reference goes, not by `close`."""
+
+    counts: Counts
+    """Where the verbs count."""
 
     def get(self, key: str, default: Any = None) -> Any: ...
     def read(self, key: str, /) -> Entry | None: ...

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Final, NoReturn
 
+    from sharedstate.backend.activity import Activity
     from sharedstate.model import Entry, Keep, LockRecord, Sharer, Write
 
 
@@ -153,7 +154,8 @@ class ShmBackend(Backend):
         )
         self._table = table
         self._locks = locks
-        self._presences = PresenceFiles(locks)
+        self._counts = table.counts
+        self._presences = PresenceFiles(locks, self._counts)
         for verb in _VERBS:
             setattr(self, verb, getattr(table, verb))
 
@@ -233,6 +235,7 @@ class ShmBackend(Backend):
                 raise CorruptError(url=self.url, reason=f"the value of {key!r} is damaged: {error.reason}") from error
         self._locks.records()
         self._presences.sharers()
+        self._totals()
 
     # --- What is not the table's --------------------------------------------
 
@@ -266,7 +269,20 @@ class ShmBackend(Backend):
         """Return the region's figures; `bytes` counts whole pages in use."""
         figures: dict[str, int | float | str] = {"entries": self._table.count()}
         figures.update(self._table.stats())
+        figures.update(self._totals())
         return figures
+
+    def _totals(self) -> dict[str, int | float | str]:
+        from sharedstate.backend.activity import total_activity  # not by who only opens a store
+
+        return total_activity(self._locks, self._counts)
+
+    def activity(self) -> list[Activity]:
+        """Return what each sharer has done here."""
+        from sharedstate.backend.activity import read_activity
+
+        self._table.info()
+        return read_activity(self._locks, with_samples=True)
 
     def close(self) -> None:
         """Refuse every further verb; the memory is unmapped when the last reference goes."""

@@ -22,6 +22,7 @@ from time import time
 
 from sharedstate.backend import (
     Backend,
+    Counts,
     Lock,
     LockDirectory,
     Presence,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
     from typing import Any, Final
 
+    from sharedstate.backend.activity import Activity
     from sharedstate.backend.moves import Moved, MoveOrder
     from sharedstate_sqlite.connections import Pool
 
@@ -84,6 +86,8 @@ class SqliteBackend(Backend):
         self._pool = pool
         self._run = pool.run
         self._mode = mode
+        self._counts = counts = Counts()
+        self._hit, self._miss, self._wrote = counts.hit, counts.miss, counts.wrote
         # Not all handles after the same number of writes; a race on these two
         # costs a sweep.
         self._until_sweep = os.urandom(1)[0] % _SWEEP_EVERY
@@ -96,16 +100,26 @@ class SqliteBackend(Backend):
         check_key(key)
         row = self._run(sql.GET, (key,))
         if row is None:
+            self._miss(key)
             return default
         cell, expires_at = row
         if expires_at is not None and self._has_passed(key, expires_at, time()):
-            entry = self.read(key)  # it may have been there, or touched, since the row was read
+            entry = self.read(key)  # which counts; it may have been there, or touched, since the row was read
             return default if entry is None else entry.value
+        self._hit(key)
         return unpack(self.url, key, cell) if type(cell) is bytes else cell
 
     def read(self, key: str) -> Entry | None:
         """Return the entry of `key`, or None."""
         check_key(key)
+        entry = self._read(key)
+        if entry is None:
+            self._miss(key)
+        else:
+            self._hit(key)
+        return entry
+
+    def _read(self, key: str) -> Entry | None:
         # Before the row: one that is expired by then was so all the time since,
         # while one that has expired since may have been touched meanwhile.
         now = time()
@@ -115,7 +129,11 @@ class SqliteBackend(Backend):
         """Return the generation of `key`, `ABSENT` if there is none."""
         check_key(key)
         row = self._run(sql.GENERATION, (key, time()))
-        return ABSENT if row is None else self._generation_of(key, row[0])
+        if row is None:
+            self._miss(key)
+            return ABSENT
+        self._hit(key)
+        return self._generation_of(key, row[0])
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of those of `keys` that are there."""
@@ -128,6 +146,8 @@ class SqliteBackend(Backend):
             for key, cell, expires_at in self._run(sql.select_among(length), padded, all_rows):
                 if expires_at is None or not self._has_passed(key, expires_at, now):
                     found[key] = unpack(self.url, key, cell)
+            for key in batch:
+                (self._hit if key in found else self._miss)(key)
         return found
 
     def keys(self, prefix: str = "") -> list[str]:
@@ -178,6 +198,7 @@ class SqliteBackend(Backend):
         else:
             self._run(sql.SET, (key, cell, _deadline(ttl_s)))
             self._sweep_sometimes(key)
+        self._wrote(key)
 
     def add(self, key: str, value: Any, ttl_s: float | None = None) -> bool:
         """Store `value` if `key` is absent; return whether it was."""
@@ -185,6 +206,8 @@ class SqliteBackend(Backend):
         added = bool(self._run(sql.ADD, (key, pack(self.url, value), _deadline(ttl_s)), rows_changed))
         if ttl_s is not None:
             self._sweep_sometimes(key)
+        if added:
+            self._wrote(key)
         return added
 
     def compare_and_set(self, key: str, value: Any, expected: int, ttl_s: float | Keep | None = None) -> int:
@@ -202,10 +225,11 @@ class SqliteBackend(Backend):
         else:
             generation = self._run(sql.SET_IF, (cell, expires_at, key, expected), rows_changed) and expected + 1
         if not generation:
-            entry = self.read(key)
+            entry = self._read(key)
             raise ConflictError(key=key, expected=expected, found=ABSENT if entry is None else entry.generation)
         if ttl_s is not None:
             self._sweep_sometimes(key)
+        self._wrote(key)
         return self._generation_of(key, generation)
 
     def increment(
@@ -227,6 +251,7 @@ class SqliteBackend(Backend):
         total: int | float = self._increment_slowly(key, by, initial, expires_at) if row is None else row[0]
         if ttl_s is not None:
             self._sweep_sometimes(key)
+        self._wrote(key)
         return total
 
     def _increment_slowly(self, key: str, by: Any, initial: Any, expires_at: float | None) -> Any:
@@ -244,12 +269,17 @@ class SqliteBackend(Backend):
     def touch(self, key: str, ttl_s: float | None) -> bool:
         """Let `key` expire at another time."""
         check_key(key)
-        return bool(self._run(sql.TOUCH, (_deadline(ttl_s), key), rows_changed))
+        return self._counted(key, bool(self._run(sql.TOUCH, (_deadline(ttl_s), key), rows_changed)))
 
     def delete(self, key: str) -> bool:
         """Remove `key`; return whether it was there."""
         check_key(key)
-        return bool(self._run(sql.DELETE_LIVE, (key,), rows_changed))
+        return self._counted(key, bool(self._run(sql.DELETE_LIVE, (key,), rows_changed)))
+
+    def _counted(self, key: str, has_changed: bool) -> bool:
+        if has_changed:
+            self._wrote(key)
+        return has_changed
 
     def take(self, key: str) -> Entry | None:
         """Remove `key` and return what it was."""
@@ -257,6 +287,7 @@ class SqliteBackend(Backend):
         row = self._run(sql.TAKE, (key,))
         if row is None:
             return None
+        self._wrote(key)
         cell, generation, expires_at = row
         if expires_at is not None:
             self._has_passed(key, expires_at, 0.0)  # it has not; but is it a number?
@@ -302,7 +333,10 @@ class SqliteBackend(Backend):
                     (generations[key],) = execute(statement, packed[key]).fetchone()
             return generations
 
-        return self._pool.transact(body)
+        generations = self._pool.transact(body)
+        for key in writes:
+            self._wrote(key)
+        return generations
 
     def set_many(self, values: Mapping[str, Any], ttl_s: float | None = None) -> None:
         """Store all of `values`, each atomically; a refused one leaves those after it unwritten."""
@@ -332,7 +366,13 @@ class SqliteBackend(Backend):
     def _write_all(self, statement: str, rows: list[Any]) -> int:
         if not rows:
             return 0
-        return self._pool.transact(lambda connection: connection.executemany(statement, rows).rowcount)
+        changed = self._pool.transact(lambda connection: connection.executemany(statement, rows).rowcount)
+        if changed == len(rows):
+            for row in rows:
+                self._wrote(row[0])
+        else:  # by others before us; which, SQLite does not say
+            self._counts.wrote_many(changed)
+        return changed
 
     def clear(self, prefix: str = "") -> int:
         """Remove the entries that start with `prefix`, each atomically; return how many."""
@@ -354,6 +394,7 @@ class SqliteBackend(Backend):
         try:
             while (live := self._pool.transact(body)) is not None:
                 removed += live
+                self._counts.wrote_many(live)
         except UnicodeEncodeError:
             pass  # no key holds a lone surrogate
         return removed
@@ -400,7 +441,7 @@ class SqliteBackend(Backend):
     def announce(self, facts: Mapping[str, Any]) -> Presence:
         """Make the caller one of the sharers: a file beside the database."""
         self._pool.require_open()
-        return PresenceFiles(self._lock_files()).announce(facts)  # who comes too late goes along with the next verb
+        return PresenceFiles(self._lock_files(), self._counts).announce(facts)  # who comes too late goes along with the next verb
 
     def sharers(self) -> list[Sharer]:
         """Return those who are present now."""
@@ -457,7 +498,20 @@ class SqliteBackend(Backend):
             "page_count": pages,
             "wal_bytes": wal_bytes,
             "sqlite_version": sqlite_version,
+            **self._totals(),
         }
+
+    def _totals(self) -> dict[str, int | float | str]:
+        from sharedstate.backend.activity import total_activity  # not by who only opens a store
+
+        return total_activity(self._lock_files(), self._counts)
+
+    def activity(self) -> list[Activity]:
+        """Return what each sharer has done here."""
+        from sharedstate.backend.activity import read_activity
+
+        self._pool.require_open()
+        return read_activity(self._lock_files(), with_samples=True)
 
     def check(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Verify Q1 to Q6, and the lock files."""
@@ -484,6 +538,7 @@ class SqliteBackend(Backend):
                 progress(done, max(total, done))
         self._lock_files().records()
         self.sharers()
+        self._totals()
 
     def close(self) -> None:
         """Close the connections; those that calls have out, when these end."""

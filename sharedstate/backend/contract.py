@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any, ClassVar, Final
 
+    from sharedstate.backend.activity import Activity
     from sharedstate.backend.locks import Lock
     from sharedstate.backend.moves import Moved, MoveOrder
     from sharedstate.backend.presence import Presence
@@ -250,6 +251,10 @@ class Backend(ABC):
     def now(self) -> float:
         """Return the time, in seconds, on the clock that decides about expiry."""
         return clock_s(self.capabilities.clock)
+
+    def activity(self) -> list[Activity]:
+        """Return what each sharer has done here, with some of its calls; nothing where the backend does not count."""
+        return []
 
     # --- Moving: for backends that say they can (`can_move`, `is_clocked`) ----
 

@@ -13,7 +13,8 @@
 As files: `<token>.sharer` beside the store's lock files, under a flock that its
 maker holds as long as it lives.  The file gets its name only once it is locked
 and complete, so a file of that name without a lock is one whose maker is gone
-(S3).  Whoever finds such a file may remove it.
+(S3).  Whoever finds such a file may remove it.  Whoever is present has a page of
+the store's counters, too (`counters`), where there is one to be had.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import time
 from abc import ABC, abstractmethod
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
+from sharedstate.backend.counters import COUNTERS, CounterPage
 from sharedstate.backend.files import has_name, open_private, translate_os_error
 from sharedstate.backend.forks import fork_epoch, keep_on_fork, open_unshared
 from sharedstate.errors import CorruptError, StateError, StoreAccessError
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Final
 
+    from sharedstate.backend.counts import Counts
     from sharedstate.backend.locks import LockDirectory
 
 __all__ = ["Presence", "PresenceFiles", "new_sharer"]
@@ -88,11 +91,16 @@ class Presence(ABC):
 
 
 class FilePresence(Presence):
-    """A flock on a file of its own."""
+    """A flock on a file of its own.
+
+    Attributes:
+        page: what the handle counts in meanwhile.
+    """
 
     def __init__(self, token: str, fd: int, path: str) -> None:
         self._fd = fd
         self._path = path
+        self.page: CounterPage | None = None
         super().__init__(token)
 
     def is_held(self) -> bool:
@@ -100,6 +108,8 @@ class FilePresence(Presence):
         return super().is_held() and has_name(self._fd)
 
     def _leave(self) -> None:
+        if self.page is not None:
+            self.page.leave()
         _remove(self._path)
         _close(self._fd)
 
@@ -113,11 +123,12 @@ class FilePresence(Presence):
 class PresenceFiles:
     """The sharers of one store, as files in the directory of its locks."""
 
-    ENDINGS: Final = (_NAMED, _UNNAMED)
+    ENDINGS: Final = (_NAMED, _UNNAMED, COUNTERS)
     """Of its files' names."""
 
-    def __init__(self, directory: LockDirectory) -> None:
+    def __init__(self, directory: LockDirectory, counts: Counts | None = None) -> None:
         self._directory = directory
+        self._counts = counts  # the handle's, of whoever is announced; None: nobody counts
 
     def announce(self, facts: Mapping[str, Any]) -> FilePresence:
         """Make the caller a sharer.
@@ -131,6 +142,8 @@ class PresenceFiles:
             presence = self._try_to_join(sharer, encode((_FORMAT, *sharer[:1], tuple(sharer.owner), *sharer[2:])))
             if presence is not None:
                 self._sweep_some()
+                if self._counts is not None and not self._counts.is_attached:
+                    presence.page = CounterPage.claim(self._counts, self._directory, sharer.token, self._is_gone)
                 return presence
         reason = f"files of {self._directory.path} vanish as soon as they are made"
         raise StoreAccessError(url=self._directory.url, reason=reason, advice="Look for a program that removes them.")
@@ -169,6 +182,12 @@ class PresenceFiles:
             _close(fd)
             raise
         return FilePresence(sharer.token, fd, path + _NAMED)
+
+    def _is_gone(self, token: str) -> bool:
+        try:
+            return not self.is_present(token)
+        except StateError:
+            return False  # somebody else's file: not ours to judge
 
     # --- Looking ------------------------------------------------------------
 

@@ -153,6 +153,8 @@ static PyObject *look(PyObject *object, PyObject *key, int removes)
             }
         }
     }
+    if (!removes && found >= 0)
+        *(found ? &self->hits : &self->misses) += 1;
     END_SECTION()
     wake(woken);
     if (found > 0)
@@ -380,6 +382,17 @@ static PyObject *entries_last(PyObject *object, void *Py_UNUSED(closure))
     return PyLong_FromUnsignedLongLong(last);
 }
 
+static PyObject *entries_asked(PyObject *object, void *Py_UNUSED(closure))
+{
+    struct entries *self = (struct entries *)object;
+    uint64_t hits, misses;
+    BEGIN_SECTION(self)
+    hits = self->hits;
+    misses = self->misses;
+    END_SECTION()
+    return Py_BuildValue("(KK)", (unsigned long long)hits, (unsigned long long)misses);
+}
+
 static PyObject *entries_is_removed(PyObject *object, void *Py_UNUSED(closure))
 {
     struct entries *self = (struct entries *)object;
@@ -456,6 +469,7 @@ static PyMethodDef entries_methods[] = {
 
 static PyGetSetDef entries_getters[] = {
     {"last", entries_last, NULL, PyDoc_STR("The newest generation, also of deletes and of new deadlines."), NULL},
+    {"asked", entries_asked, NULL, PyDoc_STR("How many questions for an entry found it, and how many did not."), NULL},
     {"is_removed", entries_is_removed, NULL, PyDoc_STR("Whether remove() was called."), NULL},
     {NULL},
 };

@@ -84,7 +84,7 @@ struct entries {
     struct memory_state *state; /* of the module, which this object's type keeps alive */
     PyTypeObject *item_type;    /* M9 */
     PyObject *dict;             /* str to struct item; everything here is for sections only */
-    uint64_t last;
+    uint64_t last, hits, misses; /* each question for one entry is one of the latter two */
     Py_ssize_t expiring; /* entries with a deadline written since the last purge */
     int is_removed;
     PyObject **waiters; /* callables that wake one waiter each */

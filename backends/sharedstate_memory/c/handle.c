@@ -133,6 +133,7 @@ VERB(handle_get)
             value = Py_NewRef(item->value);
             is_encoded = item->is_encoded;
         }
+        *(item ? &entries->hits : &entries->misses) += 1;
         END_SECTION()
     }
     if (!value)

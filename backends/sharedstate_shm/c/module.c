@@ -31,8 +31,9 @@ static int exec_module(PyObject *module)
     state->put_type = (PyTypeObject *)PyObject_GetAttrString(model, "Put");
     state->delete_mark = PyObject_GetAttrString(model, "DELETE");
     state->keep_mark = PyObject_GetAttrString(model, "KEEP");
+    state->counts_type = PyObject_GetAttrString(backend, "Counts");
     if (!state->check_key || !state->check_ttl || !state->add_numbers || !state->entry_type || !state->put_type ||
-        !state->delete_mark || !state->keep_mark)
+        !state->delete_mark || !state->keep_mark || !state->counts_type)
         goto done;
     if (!PyType_Check(state->entry_type) || !PyType_IsSubtype(state->entry_type, &PyTuple_Type) ||
         !PyType_Check(state->put_type) || !PyType_IsSubtype(state->put_type, &PyTuple_Type)) {
@@ -73,6 +74,7 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->put_type);
     Py_VISIT(state->delete_mark);
     Py_VISIT(state->keep_mark);
+    Py_VISIT(state->counts_type);
     return ss_codec_traverse(&state->codec, visit, arg);
 }
 
@@ -90,6 +92,7 @@ static int clear_module(PyObject *module)
     Py_CLEAR(state->put_type);
     Py_CLEAR(state->delete_mark);
     Py_CLEAR(state->keep_mark);
+    Py_CLEAR(state->counts_type);
     ss_codec_clear(&state->codec);
     return 0;
 }

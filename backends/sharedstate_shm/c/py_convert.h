@@ -12,6 +12,7 @@
 #include <Python.h>
 
 #include "codec.h"
+#include "counts.h"
 #include "ss_shm.h"
 
 /* What one interpreter's copy of the module refers to. */
@@ -26,6 +27,7 @@ struct core_state {
     PyTypeObject *put_type;   /* sharedstate.model.Put, a tuple of two */
     PyObject *delete_mark;    /* sharedstate.model.DELETE */
     PyObject *keep_mark;      /* sharedstate.model.KEEP */
+    PyObject *counts_type;    /* sharedstate.backend.Counts */
 };
 
 /* A Table: one handle on one region.  Immutable after open, but for `closed`. */
@@ -35,6 +37,8 @@ struct table {
     struct core_state *state; /* of the module that made this object, kept alive by its type */
     PyObject *url;
     uint64_t timeout_ns; /* how long a verb waits for a stripe */
+    struct ss_counts *counts;
+    PyObject *counts_owner; /* whose those are: a sharedstate.backend.Counts */
     int closed;
 };
 

@@ -10,6 +10,8 @@ enum { LOCAL_BYTES = 2048 }; /* payloads up to this size need no allocation to b
 
 /* A private copy of one entry. */
 struct copy {
+    const char *key; /* its UTF-8, as long as the caller's str lives */
+    size_t key_length;
     struct ss_entry entry;
     uint8_t *payload;
     uint8_t local[LOCAL_BYTES];
@@ -37,19 +39,19 @@ static int copy_grow(struct copy *copy)
  * one, 0 if not, -1 with an exception set.  copy_free() in every case. */
 static int copy_entry(struct table *self, PyObject *key, int removes, struct copy *copy)
 {
-    const char *bytes;
-    size_t length, capacity = LOCAL_BYTES;
+    size_t capacity = LOCAL_BYTES;
 
     copy->payload = copy->local;
-    if (!is_open(self) || core_key(self->state, key, &bytes, &length) < 0)
+    if (!is_open(self) || core_key(self->state, key, &copy->key, &copy->key_length) < 0)
         return -1;
     for (;;) {
         int status;
         if (removes)
             ATTEMPT(status, self,
-                    ss_delete(self->region, bytes, length, SS_ANY, copy->payload, capacity, &copy->entry, wait));
+                    ss_delete(self->region, copy->key, copy->key_length, SS_ANY, copy->payload, capacity, &copy->entry, wait));
         else
-            ATTEMPT(status, self, ss_get(self->region, bytes, length, copy->payload, capacity, &copy->entry, wait));
+            ATTEMPT(status, self,
+                    ss_get(self->region, copy->key, copy->key_length, copy->payload, capacity, &copy->entry, wait));
         if (status == SS_OK)
             return 1;
         if (status == SS_MISSING)
@@ -64,6 +66,24 @@ static int copy_entry(struct table *self, PyObject *key, int removes, struct cop
     }
 }
 
+/* copy_entry(), for a verb that only reads; counted. */
+static int read_entry(struct table *self, PyObject *key, struct copy *copy)
+{
+    int found = copy_entry(self, key, 0, copy);
+    if (found >= 0)
+        ss_tally(self->counts, found ? SS_HIT : SS_MISS, copy->key, copy->key_length);
+    return found;
+}
+
+/* copy_entry(), for a verb that removes what it reads; counted. */
+static int take_entry(struct table *self, PyObject *key, struct copy *copy)
+{
+    int found = copy_entry(self, key, 1, copy);
+    if (found > 0)
+        ss_tally(self->counts, SS_WRITE, copy->key, copy->key_length);
+    return found;
+}
+
 static PyObject *copy_value(struct table *self, struct copy *copy)
 {
     return core_object(self->state, &copy->entry.value, copy->payload);
@@ -76,7 +96,7 @@ VERB(table_get)
     struct copy copy;
     if (parse(&signature, args, nargs, kwnames, given) < 0)
         return NULL;
-    int found = copy_entry(self, given[0], 0, &copy);
+    int found = read_entry(self, given[0], &copy);
     PyObject *value = found > 0 ? copy_value(self, &copy) : found == 0 ? Py_NewRef(given[1]) : NULL;
     copy_free(&copy);
     return value;
@@ -85,7 +105,7 @@ VERB(table_get)
 static PyObject *entry_or_none(struct table *self, PyObject *key, int removes)
 {
     struct copy copy;
-    int found = copy_entry(self, key, removes, &copy);
+    int found = removes ? take_entry(self, key, &copy) : read_entry(self, key, &copy);
     PyObject *entry = NULL;
     if (found > 0)
         entry = core_entry(self->state, copy_value(self, &copy), &copy.entry);
@@ -110,11 +130,11 @@ PyObject *table_generation(PyObject *object, PyObject *key)
     if (!is_open(self) || core_key(self->state, key, &bytes, &length) < 0)
         return NULL;
     ATTEMPT(status, self, ss_get(self->region, bytes, length, NULL, 0, &entry, wait));
-    if (status == SS_OK || status == SS_TOOSMALL) /* TOOSMALL fills the entry, and no payload was asked for */
-        return PyLong_FromUnsignedLongLong(entry.generation);
-    if (status == SS_MISSING)
-        return PyLong_FromLong(0);
-    return core_raise(self, status, key);
+    int found = status == SS_OK || status == SS_TOOSMALL; /* TOOSMALL fills the entry, and no payload was asked for */
+    if (!found && status != SS_MISSING)
+        return core_raise(self, status, key);
+    ss_tally(self->counts, found ? SS_HIT : SS_MISS, bytes, length);
+    return found ? PyLong_FromUnsignedLongLong(entry.generation) : PyLong_FromLong(0);
 }
 
 PyObject *table_take(PyObject *self, PyObject *key)
@@ -130,7 +150,7 @@ PyObject *table_get_many(PyObject *object, PyObject *keys)
     PyObject *key;
     struct copy copy;
     while (found && (key = PyIter_Next(iterator))) {
-        int status = copy_entry(self, key, 0, &copy);
+        int status = read_entry(self, key, &copy);
         PyObject *value = status > 0 ? copy_value(self, &copy) : NULL;
         copy_free(&copy);
         if (value ? PyDict_SetItem(found, key, value) < 0 : status != 0)
@@ -162,6 +182,8 @@ static int put(struct table *self, PyObject *key, PyObject *value, PyObject *ttl
     if (core_value(self->state, value, &buffer, &described) == 0 && core_deadline_or_keep(self->state, ttl_s, expected, &expires_ns) == 0) {
         core_settle(&described, &buffer);
         ATTEMPT(status, self, ss_put(self->region, bytes, length, &described, expires_ns, expected, generation, wait));
+        if (status == SS_OK)
+            ss_tally(self->counts, SS_WRITE, bytes, length);
     }
     ss_buffer_free(&buffer);
     return status;
@@ -270,6 +292,8 @@ static int delete_one(struct table *self, PyObject *key)
     if (!is_open(self) || core_key(self->state, key, &bytes, &length) < 0)
         return -1;
     ATTEMPT(status, self, ss_delete(self->region, bytes, length, SS_ANY, NULL, 0, NULL, wait));
+    if (status == SS_OK)
+        ss_tally(self->counts, SS_WRITE, bytes, length);
     if (status == SS_OK || status == SS_MISSING)
         return status == SS_OK;
     core_raise(self, status, key);
@@ -310,6 +334,8 @@ VERB(table_touch)
         core_key(self->state, given[0], &bytes, &length) < 0 || core_deadline(self->state, given[1], &expires_ns) < 0)
         return NULL;
     ATTEMPT(status, self, ss_touch(self->region, bytes, length, expires_ns, wait));
+    if (status == SS_OK)
+        ss_tally(self->counts, SS_WRITE, bytes, length);
     if (status == SS_OK || status == SS_MISSING)
         return PyBool_FromLong(status == SS_OK);
     return core_raise(self, status, given[0]);
@@ -380,8 +406,10 @@ VERB(table_increment)
     for (;;) {
         int status;
         ATTEMPT(status, self, ss_increment(self->region, bytes, length, &by, &initial, expires_ns, &entry, wait));
-        if (status == SS_OK)
+        if (status == SS_OK) {
+            ss_tally(self->counts, SS_WRITE, bytes, length);
             return core_object(self->state, &entry.value, NULL);
+        }
         if (status != SS_TYPE && status != SS_OVERFLOW)
             return core_raise(self, status, given[0]);
         PyObject *by_object = given[1] ? Py_NewRef(given[1]) : PyLong_FromLong(1);

@@ -5,7 +5,9 @@
 #include "py_call.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
+#include <structmember.h>
 
 /* ---- waiting, looking, closing -------------------------------------------- */
 
@@ -144,6 +146,12 @@ PyObject *core_open(PyObject *module, PyObject *args)
     self->state = state;
     self->url = Py_NewRef(url);
     self->timeout_ns = timeout_ns;
+    self->counts_owner = PyObject_CallNoArgs(state->counts_type);
+    PyObject *capsule = self->counts_owner ? PyObject_GetAttrString(self->counts_owner, "capsule") : NULL;
+    self->counts = capsule ? PyCapsule_GetPointer(capsule, SS_COUNTS_CAPSULE) : NULL;
+    Py_XDECREF(capsule);
+    if (!self->counts)
+        Py_CLEAR(self);
     return (PyObject *)self;
 }
 
@@ -151,6 +159,7 @@ static int table_traverse(PyObject *object, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(((struct table *)object)->url);
+    Py_VISIT(((struct table *)object)->counts_owner);
     return 0;
 }
 
@@ -162,6 +171,7 @@ static void table_dealloc(PyObject *object)
     if (self->region)
         ss_close(self->region);
     Py_XDECREF(self->url);
+    Py_XDECREF(self->counts_owner);
     type->tp_free(object);
     Py_DECREF(type);
 }
@@ -199,11 +209,17 @@ static PyMethodDef table_methods[] = {
     {NULL},
 };
 
+static PyMemberDef table_members[] = {
+    {"counts", T_OBJECT_EX, offsetof(struct table, counts_owner), READONLY, PyDoc_STR("Where the verbs count.")},
+    {NULL},
+};
+
 static PyType_Slot table_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR("One handle on one region; see sharedstate_shm.backend.")},
     {Py_tp_traverse, table_traverse},
     {Py_tp_dealloc, table_dealloc},
     {Py_tp_methods, table_methods},
+    {Py_tp_members, table_members},
     {0, NULL},
 };
 
