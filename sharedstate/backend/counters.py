@@ -1,17 +1,17 @@
 """Where the handles of a store count: a page for each, in one file beside its locks.
 
-    0       "sharedstate counters 1\n", and zeros up to 64
-    64      of each of 1,000 pages the token of the sharer whose it is, 32 bytes; zeros: nobody's
-    32768   the pages, 4,096 bytes each; `c/counts.h` says what is in one
+0       the line "sharedstate counters 1", and zeros up to 64
+64      of each of 1,000 pages the token of the sharer whose it is, 32 bytes; zeros: nobody's
+32768   the pages, 4,096 bytes each; `c/counts.h` says what is in one
 
-    P1  Whoever writes to a page has its token in the table, and is a sharer; only
-        under the file's flock is a page given to anybody.
-    P2  What was counted in a page stays: its next owner counts on.  So the sum over
-        all pages only grows, whoever comes, leaves or dies.
-    P3  A page has its blocks before anybody maps it: a full disk is told then, and
-        not by a signal at a write.
-    P4  No verb rests on any of it.  Where there is no page to be had, as on a full
-        disk, the handle counts for itself alone.
+P1  Whoever writes to a page has its token in the table, and is a sharer; only
+    under the file's flock is a page given to anybody.
+P2  What was counted in a page stays: its next owner counts on.  So the sum over
+    all pages only grows, whoever comes, leaves or dies.
+P3  A page has its blocks before anybody maps it: a full disk is told then, and
+    not by a signal at a write.
+P4  No verb rests on any of it.  Where there is no page to be had, as on a full
+    disk, the handle counts for itself alone.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ class CounterPage:
         """Let somebody else have the page, who counts on in it."""
         self.counts.detach()
         try:
-            fd = open_unshared(lambda: os.open(counters_path(self._directory), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+            fd = open_unshared(
+                lambda: os.open(counters_path(self._directory), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            )
         except OSError:
             return  # removed, with the store
         try:

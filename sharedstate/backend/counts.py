@@ -26,7 +26,7 @@ except ImportError:
     _SAMPLE_BYTES = 64
     _KEY_BYTES = 54
 
-    class Counts:  # type: ignore[no-redef]
+    class _Counts:
         """See `sharedstate._native`."""
 
         def __init__(self) -> None:
@@ -87,19 +87,23 @@ except ImportError:
                     number = words[3] + 1
                     text = key.encode()
                     at = _SAMPLE_BYTES * (1 + number % _SAMPLES)
-                    pack_into("=BB54sI", self._page, at + 4, kind, min(len(text), 255), text[:_KEY_BYTES], number & _32_BITS)
+                    pack_into(
+                        "=BB54sI", self._page, at + 4, kind, min(len(text), 255), text[:_KEY_BYTES], number & _32_BITS
+                    )
                     pack_into("=I", self._page, at, number & _32_BITS)
                     words[3] = number
 
-        def _forget(self) -> None:
+        def forget(self) -> None:
+            """Begin anew, in a forked child."""
             self._own[:] = [0] * 4
             self._words = self._own
 
     _32_BITS = 2**32 - 1
-    _living: WeakSet[Counts] = WeakSet()
+    _living: WeakSet[_Counts] = WeakSet()
 
     def _forget_all() -> None:
         for each in list(_living):
-            each._forget()  # noqa: SLF001  pyright: ignore
+            each.forget()
 
     os.register_at_fork(after_in_child=_forget_all)
+    Counts: Any = _Counts  # type: ignore[no-redef]
