@@ -4,13 +4,13 @@
 64      of each of 1,000 pages the token of the sharer whose it is, 32 bytes; zeros: nobody's
 32768   the pages, 4,096 bytes each; `c/counts.h` says what is in one
 
-P1  Whoever writes to a page has its token in the table, and is a sharer; only
+K1  Whoever writes to a page has its token in the table, and is a sharer; only
     under the file's flock is a page given to anybody.
-P2  What was counted in a page stays: its next owner counts on.  So the sum over
+K2  What was counted in a page stays: its next owner counts on.  So the sum over
     all pages only grows, whoever comes, leaves or dies.
-P3  A page has its blocks before anybody maps it: a full disk is told then, and
+K3  A page has its blocks before anybody maps it: a full disk is told then, and
     not by a signal at a write.
-P4  No verb rests on any of it.  Where there is no page to be had, as on a full
+K4  No verb rests on any of it.  Where there is no page to be had, as on a full
     disk, the handle counts for itself alone.
 """
 
@@ -83,7 +83,7 @@ class CounterPage:
             if number is None:
                 return None
             at = PAGES_AT + PAGE_BYTES * number
-            os.posix_fallocate(fd, at, PAGE_BYTES)  # P3
+            os.posix_fallocate(fd, at, PAGE_BYTES)  # K3
             os.pwrite(fd, token.encode(), TABLE_AT + TOKEN_BYTES * number)
             counts.attach(fd, at)
         except OSError:

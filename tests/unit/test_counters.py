@@ -1,4 +1,4 @@
-"""Where the handles of a store count, and who may look: P1 to P4 of `backend.counters`."""
+"""Where the handles of a store count, and who may look: K1 to K4 of `backend.counters`."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _child(body: Callable[[], object]) -> Generator[int]:
 
 
 def test_a_killed_process_takes_no_count_with_it(url: str) -> None:
-    """What 5 processes have counted is there while they live, and after each was killed (P2)."""
+    """What 5 processes have counted is there while they live, and after each was killed (K2)."""
     kept: list[Store] = []
 
     def work() -> None:
@@ -157,7 +157,7 @@ def test_a_killed_process_takes_no_count_with_it(url: str) -> None:
 
 
 def test_a_handle_that_is_closed_leaves_its_counts(url: str) -> None:
-    """Its page is nobody's then, and the next handle counts on in it (P1, P2)."""
+    """Its page is nobody's then, and the next handle counts on in it (K1, K2)."""
     with sharedstate.open(url) as first:
         first.get("absent")
     with sharedstate.open(url) as second:
@@ -179,7 +179,7 @@ def test_pages_of_the_dead_are_given_away(url: str) -> None:
 
 
 def test_no_two_that_come_at_once_share_a_page(url: str) -> None:
-    """12 processes open the store together: 12 tokens, and each count is exact (P1)."""
+    """12 processes open the store together: 12 tokens, and each count is exact (K1)."""
     sharedstate.open(url).close()
     kept: list[Store] = []
     ready, begin = os.pipe()
@@ -248,7 +248,7 @@ def test_a_page_that_was_given_away_stays_its_new_owners(url: str, monkeypatch: 
 
 
 def test_without_a_page_a_handle_counts_for_itself(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The third of three handles, where there are pages for two: it tells of all, the others of theirs (P4)."""
+    """The third of three handles, where there are pages for two: it tells of all, the others of theirs (K4)."""
     monkeypatch.setattr(counters, "_PAGES", 2)
     with ExitStack() as opened:
         stores = [opened.enter_context(sharedstate.open(url)) for _ in range(3)]
@@ -260,7 +260,7 @@ def test_without_a_page_a_handle_counts_for_itself(url: str, monkeypatch: pytest
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
 def test_a_full_disk_keeps_no_store_from_being_opened(url: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no room for a page: told before anybody writes to one, and by no signal (P3, P4)."""
+    """There is no room for a page: told before anybody writes to one, and by no signal (K3, K4)."""
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -274,7 +274,7 @@ def test_a_full_disk_keeps_no_store_from_being_opened(url: str, number: int, mon
 
 
 def test_a_process_that_was_stopped_holds_nobody_up(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever keeps the file locked costs those who come their page, and no more (P4)."""
+    """Whoever keeps the file locked costs those who come their page, and no more (K4)."""
     monkeypatch.setattr(counters, "_PATIENCE_S", 0.01)
     with sharedstate.open(url) as first, open(_path(first), "rb") as held:
         flock(held, LOCK_EX)
