@@ -58,6 +58,8 @@ class Membership:
         with self._turn():
             presence = self._presence
             if presence is None or not presence.is_held():
+                if presence is not None:
+                    presence.leave()  # one that was lost, while its handle still counts in its page
                 presence = self._presence = self._announce(facts)
                 _remember(self)
         return presence.token

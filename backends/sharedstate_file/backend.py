@@ -501,7 +501,9 @@ class FileBackend(Handle, Backend):
                 raise CorruptError(url=self.url, reason=reason) from error
         self._locks.records()
         self._presences.sharers()
-        self._totals()
+        from sharedstate.backend.activity import check_activity  # not by who only opens a store
+
+        check_activity(self._locks)
 
     def _begin_check(self) -> tuple[Log, int, int, Entries]:
         self._refresh()

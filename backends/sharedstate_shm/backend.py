@@ -235,7 +235,9 @@ class ShmBackend(Backend):
                 raise CorruptError(url=self.url, reason=f"the value of {key!r} is damaged: {error.reason}") from error
         self._locks.records()
         self._presences.sharers()
-        self._totals()
+        from sharedstate.backend.activity import check_activity  # not by who only opens a store
+
+        check_activity(self._locks)
 
     # --- What is not the table's --------------------------------------------
 

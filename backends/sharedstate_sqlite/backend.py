@@ -441,9 +441,8 @@ class SqliteBackend(Backend):
     def announce(self, facts: Mapping[str, Any]) -> Presence:
         """Make the caller one of the sharers: a file beside the database."""
         self._pool.require_open()
-        return PresenceFiles(self._lock_files(), self._counts).announce(
-            facts
-        )  # who comes too late goes along with the next verb
+        # Who comes too late goes along with the next verb.
+        return PresenceFiles(self._lock_files(), self._counts).announce(facts)
 
     def sharers(self) -> list[Sharer]:
         """Return those who are present now."""
@@ -540,7 +539,9 @@ class SqliteBackend(Backend):
                 progress(done, max(total, done))
         self._lock_files().records()
         self.sharers()
-        self._totals()
+        from sharedstate.backend.activity import check_activity  # not by who only opens a store
+
+        check_activity(self._lock_files())
 
     def close(self) -> None:
         """Close the connections; those that calls have out, when these end."""

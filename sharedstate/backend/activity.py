@@ -10,10 +10,10 @@ import os
 from struct import unpack_from
 
 from sharedstate._light import NamedTuple
-from sharedstate.backend.counters import MAGIC, PAGE_BYTES, PAGES_AT, TABLE_AT, TOKEN_BYTES, counters_path
+from sharedstate.backend.counters import MAGIC, PAGE_BYTES, PAGES, PAGES_AT, TABLE_AT, TOKEN_BYTES, counters_path
 from sharedstate.backend.files import open_private, translate_os_error
 from sharedstate.backend.forks import keep_on_fork, open_unshared
-from sharedstate.errors import CorruptError
+from sharedstate.errors import CorruptError, StateError, StoreAccessError
 
 TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from sharedstate.backend.counters import Counts
     from sharedstate.backend.locks import LockDirectory
 
-__all__ = ["Activity", "Sample", "read_activity", "total_activity"]
+__all__ = ["Activity", "Sample", "check_activity", "read_activity", "total_activity"]
 
 _SAMPLE_BYTES: Final = 64
 _KEY_BYTES: Final = 54
-_COUNTERS: Final = "=4Q"
+_COUNTERS: Final = "=5Q"
 _KINDS: Final = ("hit", "miss", "write")
 
 
@@ -54,6 +54,7 @@ class Activity(NamedTuple):
         hits: questions for an entry that was there.
         misses: questions for an entry that was not there.
         writes: changes of entries; of a commit each.
+        keyless: those of the writes that could leave no sample, as in a clear.
         samples: some of its owners' latest calls, in no order.
     """
 
@@ -61,6 +62,7 @@ class Activity(NamedTuple):
     hits: int
     misses: int
     writes: int
+    keyless: int = 0
     samples: tuple[Sample, ...] = ()
 
 
@@ -83,7 +85,7 @@ def read_activity(directory: LockDirectory, with_samples: bool = False) -> list[
         if not head.startswith(MAGIC):
             advice = "If no program uses that file as its own, remove it."
             raise CorruptError(url=directory.url, reason=f"{path} holds no counters", advice=advice)
-        count = (os.fstat(fd).st_size - PAGES_AT) // PAGE_BYTES
+        count = min((os.fstat(fd).st_size - PAGES_AT) // PAGE_BYTES, PAGES)  # who may write may also lengthen it
         size = PAGE_BYTES if with_samples else _SAMPLE_BYTES
         pages = [os.pread(fd, size, PAGES_AT + PAGE_BYTES * number) for number in range(count)]
     except OSError as error:
@@ -96,20 +98,36 @@ def read_activity(directory: LockDirectory, with_samples: bool = False) -> list[
 
 
 def total_activity(directory: LockDirectory, counts: Counts) -> dict[str, int | float | str]:
-    """Return the sums over all pages, and what a handle has counted for itself alone."""
+    """Return the sums over all pages, and what a handle has counted for itself alone; nothing if they cannot be had."""
+    try:
+        pages = read_activity(directory)
+    except StateError:
+        return {}  # what is no file of ours `check` tells, and no verb rests on it
     hits, misses, writes = counts.own()
-    for page in read_activity(directory):
+    for page in pages:
         hits += page.hits
         misses += page.misses
         writes += page.writes
     return {"hits": hits, "misses": misses, "writes": writes}
 
 
+def check_activity(directory: LockDirectory) -> None:
+    """Look whether the file, if it may be read, is one of ours.
+
+    Raises:
+        CorruptError: it is not.
+    """
+    try:  # noqa: SIM105  contextlib would cost each fresh interpreter its import
+        read_activity(directory)
+    except StoreAccessError:
+        pass  # another user's, in which those are counted who may
+
+
 def _parse(token: bytes, page: bytes) -> Activity:
-    hits, misses, writes, _ = unpack_from(_COUNTERS, page)
+    hits, misses, writes, _, keyless = unpack_from(_COUNTERS, page)
     samples = (_parse_sample(page, at) for at in range(_SAMPLE_BYTES, len(page), _SAMPLE_BYTES))
     owner = token.rstrip(b"\0").decode(errors="replace")
-    return Activity(owner, hits, misses, writes, tuple(sample for sample in samples if sample is not None))
+    return Activity(owner, hits, misses, writes, keyless, tuple(sample for sample in samples if sample is not None))
 
 
 def _parse_sample(page: bytes, at: int) -> Sample | None:

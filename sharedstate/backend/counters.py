@@ -38,6 +38,7 @@ except ImportError:
 __all__ = [
     "COUNTERS",
     "MAGIC",
+    "PAGES",
     "PAGES_AT",
     "PAGE_BYTES",
     "TABLE_AT",
@@ -55,61 +56,59 @@ TABLE_AT: Final = 64
 TOKEN_BYTES: Final = 32
 PAGES_AT: Final = 32768
 PAGE_BYTES: Final = 4096
-_PAGES: Final = 1000
+PAGES: Final = 1000
 _NOBODY: Final = bytes(TOKEN_BYTES)
+_LOOKED_AT_WHEN_FULL: Final = 32  # each look opens a file, and others wait meanwhile
 _LOOKED_AT: Final = 4  # before a page is added: so those of the dead do not pile up
-_PATIENCE_S: Final = 1.0  # for a process that was stopped with the file in its hands
+_PATIENCE_S: Final = 0.5  # for a process that was stopped with the file in its hands
 
 
 class CounterPage:
-    """One sharer's page.
+    """One sharer's page, once it was claimed.
 
-    Attributes:
+    Args:
         counts: those of the sharer's handle, which count here.
+        directory: of the store's locks and sharers.
+        token: of the sharer, who is present.
     """
 
-    def __init__(self, counts: Counts, directory: LockDirectory, token: str, number: int) -> None:
+    def __init__(self, counts: Counts, directory: LockDirectory, token: str) -> None:
         self.counts = counts
         self._directory = directory
         self._token = token.encode()
-        self._number = number
+        self._number = -1  # none yet
 
-    @classmethod
-    def claim(
-        cls, counts: Counts, directory: LockDirectory, token: str, is_dead: Callable[[str], bool]
-    ) -> CounterPage | None:
-        """Have a handle count where others can look, if there is a page for it.
+    def claim(self, is_dead: Callable[[str], bool]) -> None:
+        """Have the handle count where others can look, if there is a page for it.
 
         Args:
-            counts: the handle's.
-            directory: of the store's locks and sharers.
-            token: of the sharer, who is present.
             is_dead: tells of a token whether that sharer is gone.
         """
         try:
-            fd = open_unshared(lambda: directory.open(counters_path(directory)))
+            fd = open_unshared(lambda: self._directory.open(counters_path(self._directory)))
         except (OSError, StateError):
-            return None
+            return
         try:
-            if not _try_to_lock(fd):
-                return None
+            if not _try_to_lock(fd, _PATIENCE_S):
+                return
             number = _find(fd, is_dead)
             if number is None:
-                return None
+                return
             at = PAGES_AT + PAGE_BYTES * number
             os.posix_fallocate(fd, at, PAGE_BYTES)  # K3
-            os.pwrite(fd, token.encode(), TABLE_AT + TOKEN_BYTES * number)
-            counts.attach(fd, at)
+            self._number = number
+            os.pwrite(fd, self._token, TABLE_AT + TOKEN_BYTES * number)
+            self.counts.attach(fd, at)
         except OSError:
-            return None
-        else:
-            return cls(counts, directory, token, number)
+            pass
         finally:
+            flock(fd, LOCK_UN)  # not by a function of Python: on the way into it an exception would skip it
             _close(fd)
 
     def leave(self) -> None:
-        """Let somebody else have the page, who counts on in it."""
-        self.counts.detach()
+        """Let somebody else have the page, who counts on in it; after the sharer has left."""
+        if self._number < 0:
+            return
         try:
             fd = open_unshared(
                 lambda: os.open(counters_path(self._directory), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -118,11 +117,14 @@ class CounterPage:
             return  # removed, with the store
         try:
             at = TABLE_AT + TOKEN_BYTES * self._number
-            if _try_to_lock(fd) and os.pread(fd, TOKEN_BYTES, at) == self._token:
+            # Without a wait, for this may be a finalizer's, of the thread that has the file locked: whoever needs a
+            # page finds out that this one's owner is gone.
+            if _try_to_lock(fd, 0) and os.pread(fd, TOKEN_BYTES, at) == self._token:
                 os.pwrite(fd, _NOBODY, at)
         except OSError:
-            pass  # whoever needs a page finds out that this one's owner is gone
+            pass
         finally:
+            flock(fd, LOCK_UN)  # as above
             _close(fd)
 
 
@@ -134,7 +136,7 @@ def counters_path(directory: LockDirectory) -> str:
 def _find(fd: int, is_dead: Callable[[str], bool]) -> int | None:
     """Return the number of a page that is nobody's any more, None if there is none."""
     count = max((os.fstat(fd).st_size - PAGES_AT) // PAGE_BYTES, 0)
-    head = os.pread(fd, TABLE_AT + TOKEN_BYTES * min(count, _PAGES), 0)
+    head = os.pread(fd, TABLE_AT + TOKEN_BYTES * min(count, PAGES), 0)
     if not head.strip(b"\0"):  # new, or what a power loss left of it
         os.pwrite(fd, MAGIC, 0)
         return 0
@@ -143,18 +145,18 @@ def _find(fd: int, is_dead: Callable[[str], bool]) -> int | None:
     tokens = [head[at : at + TOKEN_BYTES] for at in range(TABLE_AT, len(head), TOKEN_BYTES)]
     if _NOBODY in tokens:
         return tokens.index(_NOBODY)
-    may_add = len(tokens) < _PAGES
+    may_add = len(tokens) < PAGES
     start = int.from_bytes(os.urandom(2), "big") % max(len(tokens), 1)
     order: list[int] = [*range(start, len(tokens)), *range(start)]
-    for number in order[:_LOOKED_AT] if may_add else order:
+    for number in order[: _LOOKED_AT if may_add else _LOOKED_AT_WHEN_FULL]:
         if is_dead(tokens[number].decode(errors="replace")):
             os.pwrite(fd, _NOBODY, TABLE_AT + TOKEN_BYTES * number)
             return number
     return len(tokens) if may_add else None
 
 
-def _try_to_lock(fd: int) -> bool:
-    deadline, backoff = Deadline(_PATIENCE_S), Backoff()
+def _try_to_lock(fd: int, patience_s: float) -> bool:
+    deadline, backoff = Deadline(patience_s), Backoff()
     while True:
         try:
             flock(fd, LOCK_EX | LOCK_NB)
@@ -167,6 +169,5 @@ def _try_to_lock(fd: int) -> bool:
 
 
 def _close(fd: int) -> None:
-    flock(fd, LOCK_UN)  # before a fork at the lines below could inherit it
     keep_on_fork(fd)
     os.close(fd)

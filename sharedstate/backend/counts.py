@@ -25,7 +25,7 @@ class Counts:
     """See `sharedstate._native.Counts`."""
 
     def __init__(self) -> None:
-        self._own: Any = [0] * 4
+        self._own: Any = [0] * 5
         self._words = self._own
         self._page: Any = None
         self._until_sample = 1
@@ -50,11 +50,13 @@ class Counts:
 
     def wrote_many(self, number: int, /) -> None:
         """Count changes of entries."""
-        self._words[2] += number
+        words = self._words
+        words[2] += number
+        words[4] += number
 
     def own(self) -> tuple[int, int, int]:
         """Return hits, misses and writes that no page has."""
-        hits, misses, writes, _ = self._own
+        hits, misses, writes, *_ = self._own
         return hits, misses, writes
 
     def attach(self, fd: int, offset: int, /) -> None:
@@ -63,7 +65,7 @@ class Counts:
         mapped = mmap.mmap(fd, skipped + _PAGE_BYTES, offset=offset - skipped)
         self._page = memoryview(mapped)[skipped:]
         words = self._page.cast("Q")
-        for at in range(3):
+        for at in range(5):
             words[at] += self._own[at]
             self._own[at] = 0
         self._words = words
@@ -90,7 +92,7 @@ class Counts:
 
     def forget(self) -> None:
         """Begin anew, in a forked child."""
-        self._own[:] = [0] * 4
+        self._own[:] = [0] * 5
         self._words = self._own
 
 

@@ -109,9 +109,11 @@ class FilePresence(Presence):
 
     def _leave(self) -> None:
         if self.page is not None:
-            self.page.leave()
+            self.page.counts.detach()  # K1
         _remove(self._path)
         _close(self._fd)
+        if self.page is not None:
+            self.page.leave()
 
     def leave(self) -> None:
         """Give the place back.  Leaving twice is no error."""
@@ -143,7 +145,9 @@ class PresenceFiles:
             if presence is not None:
                 self._sweep_some()
                 if self._counts is not None and not self._counts.is_attached:
-                    presence.page = CounterPage.claim(self._counts, self._directory, sharer.token, self._is_gone)
+                    # The presence's before it is claimed: whatever comes, the two end together.
+                    presence.page = CounterPage(self._counts, self._directory, sharer.token)
+                    presence.page.claim(self._is_gone)
                 return presence
         reason = f"files of {self._directory.path} vanish as soon as they are made"
         raise StoreAccessError(url=self._directory.url, reason=reason, advice="Look for a program that removes them.")

@@ -65,7 +65,7 @@ static PyObject *counts_wrote_many(PyObject *self, PyObject *number)
     uint64_t by = PyLong_AsUnsignedLongLong(number);
     if (by == UINT64_MAX && PyErr_Occurred())
         return NULL;
-    ss_add(&atomic_load_explicit(&counts_of(self)->at, memory_order_relaxed)[SS_WRITE], by);
+    ss_tally_many(counts_of(self), by);
     Py_RETURN_NONE;
 }
 
@@ -103,7 +103,7 @@ static PyObject *counts_attach(PyObject *object, PyObject *args)
     self->mappings = mapping;
     _Atomic uint64_t *page = (_Atomic uint64_t *)((char *)mapping->base + skipped);
     atomic_store_explicit(&counts->at, page, memory_order_release);
-    for (int i = 0; i < SS_SAMPLES; i++) /* C3 */
+    for (int i = 0; i < SS_COUNTERS; i++) /* C3 */
         ss_add(&page[i], atomic_exchange_explicit(&counts->own[i], 0, memory_order_relaxed));
     Py_RETURN_NONE;
 }

@@ -4,7 +4,8 @@
  * sharers (backend/presence.py), and from then on in a page of the store's file
  * of counters (backend/counters.py), which it alone writes to and anybody reads:
  *
- *        0  the page's first 64 bytes: hits, misses, writes, samples; rest zero
+ *        0  the page's first 64 bytes: hits, misses, writes, samples, and how many of
+ *           the writes had no chance to leave a sample, as in a clear(); rest zero
  *       64  63 samples: the keys of about one call in 16, the newest ones
  *
  *     sample n (from 1 on), in place n mod 63 of 64 bytes:
@@ -26,7 +27,8 @@
  *       unmapped at detaching, since another thread may be about to add to it.
  *   C2  A forked child counts in its own memory, from zero, until it has a page of
  *       its own: forks.c sees to that before anything of the child runs.
- *   C3  What was counted in `own` is added to the page that follows, once.
+ *   C3  What was counted in `own` is added to the page that follows, once.  (Without
+ *       a GIL a call that comes amid attach() may wait there for the next page.)
  */
 #ifndef SS_COUNTS_H
 #define SS_COUNTS_H
@@ -42,7 +44,9 @@
 
 #define SS_COUNTS_CAPSULE "sharedstate.counts.1" /* the number is this layout's: the modules of a package share it */
 
-enum ss_tallied { SS_HIT, SS_MISS, SS_WRITE, SS_SAMPLES, SS_COUNTERS = 8 };
+enum ss_tallied { SS_HIT, SS_MISS, SS_WRITE };
+
+enum { SS_KINDS = 3, SS_SAMPLES = 3, SS_KEYLESS, SS_COUNTERS = 8 }; /* places beside those of the kinds */
 
 struct ss_counts {
     _Atomic uint64_t *_Atomic at;
@@ -80,6 +84,14 @@ static inline void ss_tally(struct ss_counts *counts, enum ss_tallied kind, cons
 {
     if (ss_tally_one(counts, kind))
         ss_sample(counts, kind, key, length);
+}
+
+/* Count so many writes, of no key in particular. */
+static inline void ss_tally_many(struct ss_counts *counts, uint64_t writes)
+{
+    _Atomic uint64_t *at = atomic_load_explicit(&counts->at, memory_order_relaxed);
+    ss_add(&at[SS_WRITE], writes);
+    ss_add(&at[SS_KEYLESS], writes);
 }
 
 /* Add the type Counts to the module.  Returns 0, or -1 with an exception set. */

@@ -3,7 +3,8 @@
 Nobody who counts is asked anything: a look reads the pages of `backend.counters`.
 
     T1  A rate is a difference of counters by the time between two looks, so it is
-        exact for whoever has a page, whatever else runs.
+        exact for whoever has a page, whatever else runs.  What a handle has counted
+        before it got one, a moment or a day, is told in the interval in which it does.
     T2  What a key gets is an estimate: a page's calls since the last look, shared
         out among those of its samples that are new since then.  Before there was
         one they wait, so that no call is dropped and a quiet page has its say.
@@ -11,10 +12,11 @@ Nobody who counts is asked anything: a look reads the pages of `backend.counters
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sharedstate.errors import CapacityError, StoreAccessError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,13 +35,15 @@ class Look(NamedTuple):
     """A store at one moment.
 
     Attributes:
-        at_s: on the monotonic clock.
+        url: where it is: it may move.
+        at_s: on the monotonic clock, of the pages.
         figures: of `Store.stats`.
         pages: what was counted; empty where the backend does not count.
         sharers: who has it open, without who looks.
         locks: those that are held.
     """
 
+    url: str
     at_s: float
     figures: dict[str, int | float | str]
     pages: Sequence[Activity]
@@ -48,10 +52,24 @@ class Look(NamedTuple):
 
     @classmethod
     def at(cls, store: Store) -> Look:
-        """Look at a store."""
-        sharers = [sharer for sharer in store.sharers() if sharer.owner.pid != os.getpid()]
+        """Look at a store.
+
+        Raises:
+            UnavailableError: it was removed.
+        """
+        own = _own_token(store)
+        pages, at_s = store.backend.activity(), time.monotonic()
+        sharers = [sharer for sharer in store.sharers() if sharer.token != own]
         locks = sorted((record for record in store.locks() if record.held), key=lambda record: record.acquired_at)
-        return cls(time.monotonic(), store.stats(), store.backend.activity(), sharers, locks)
+        return cls(store.url, at_s, store.stats(), pages, sharers, locks)
+
+
+def _own_token(store: Store) -> str:
+    """Return who we are among the sharers; "" where there was no place to be had."""
+    try:
+        return store.join()  # which a removed store refuses
+    except (CapacityError, StoreAccessError):
+        return ""
 
 
 class Rates(NamedTuple):
@@ -127,16 +145,18 @@ def measure(before: Look, after: Look) -> Measured:
     """Return what happened between two looks at one store."""
     seconds = max(after.at_s - before.at_s, 1e-9)
     of_pages = _of_pages(before.pages, after.pages, seconds)
-    rates = _total(of_pages) if after.pages else _of_server(before.figures, after.figures, seconds)
+    has_moved = before.url != after.url  # other counters, then
+    rates = _total(of_pages) if after.pages else None
+    if rates is None and not has_moved:
+        rates = _of_server(before.figures, after.figures, seconds)
     by_token = {page.token: each for page, each in zip(after.pages, of_pages, strict=True) if page.token}
     sharers = [SharerRates(sharer, by_token.get(sharer.token)) for sharer in after.sharers]
     sharers.sort(key=lambda each: -each.rates.operations if each.rates else 1.0)
-    evictions = next((_rate(before, after, name) for name in ("evictions", "evicted") if name in after.figures), None)
+    evicted = next((name for name in ("evictions", "evicted") if name in after.figures), None)
+    evictions = None
+    if evicted is not None and not has_moved:
+        evictions = _difference(before.figures, after.figures, evicted) / seconds
     return Measured(seconds, rates, rates is not None and not after.pages, evictions, sharers, after)
-
-
-def _rate(before: Look, after: Look, name: str) -> float:
-    return _difference(before.figures, after.figures, name) / max(after.at_s - before.at_s, 1e-9)
 
 
 def _difference(before: dict[str, Any], after: dict[str, Any], name: str) -> float:
@@ -146,14 +166,10 @@ def _difference(before: dict[str, Any], after: dict[str, Any], name: str) -> flo
 def _of_pages(before: Sequence[Activity], after: Sequence[Activity], seconds: float) -> list[Rates]:
     found: list[Rates] = []
     for number, page in enumerate(after):
-        hits, misses, writes = before[number][1:4] if number < len(before) else (0, 0, 0)
-        found.append(
-            Rates(
-                (page.hits - hits + page.misses - misses) / seconds,
-                (page.writes - writes) / seconds,
-                (page.hits - hits) / seconds,
-            )
-        )
+        earlier = before[number][1:4] if number < len(before) else (0, 0, 0)
+        # Less, if somebody has removed the file, and another was begun.
+        hits, misses, writes = (max(now - then, 0) / seconds for now, then in zip(page[1:4], earlier, strict=True))
+        found.append(Rates(hits + misses, writes, hits))
     return found
 
 
@@ -189,7 +205,7 @@ class HotKeys:
             self._found.popleft()
 
     def _take_in(self, number: int, page: Activity, found: Counter[tuple[str, bool, bool]]) -> None:
-        reads, writes = page.hits + page.misses, page.writes
+        reads, writes = page.hits + page.misses, page.writes - page.keyless
         is_known = number in self._seen
         latest, reads_before, writes_before = self._seen.get(number, (0, reads, writes))
         news = [sample for sample in page.samples if 0 < (sample.number - latest) % _WRAP < _WRAP // 2]
@@ -199,7 +215,7 @@ class HotKeys:
             return  # what it has counted before is nothing that we saw
         for is_write, calls in ((False, reads - reads_before), (True, writes - writes_before)):
             of_kind = [sample for sample in news if (sample.kind == "write") is is_write]
-            self._waiting[number, is_write] += calls
+            self._waiting[number, is_write] += max(calls, 0)
             if of_kind:
                 each = self._waiting.pop((number, is_write)) / len(of_kind)
                 for sample in of_kind:

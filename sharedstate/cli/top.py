@@ -5,13 +5,16 @@ The numbers are `measuring`'s; what stands here draws them.
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import select
+import signal
 import sys
 import time
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from rich.console import RenderableType
+    from rich.live import Live
 
     from sharedstate.cli.measuring import HotKey
     from sharedstate.store import Store
@@ -75,7 +79,7 @@ def top(url: str, interval_s: float, once: bool, as_json: bool) -> None:
                     sys.stdout.flush()
                     if once:
                         return
-            elif once or not sys.stdout.isatty():
+            elif once or not _is_screen():
                 _print_once(store, interval_s)
             else:
                 _show(store, interval_s)
@@ -108,9 +112,20 @@ def _sleep(seconds: float) -> bool:
 # --- As text -----------------------------------------------------------------------
 
 
+def _is_screen() -> bool:
+    """Return whether standard output is a terminal that can be drawn on."""
+    from rich.console import Console
+
+    console = Console()
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 def _print_once(store: Store, interval_s: float) -> None:
     from rich.console import Console
 
+    out: Any = sys.stdout
+    if isinstance(out, io.TextIOWrapper):
+        out.reconfigure(errors="replace")  # where it has no bars, or not what a key holds
     for measured, keys in _measure(store, interval_s, _sleep):
         Console().print(_draw(store, measured, keys, [], _KEYS_TOLD))
         return
@@ -125,7 +140,8 @@ def _show(store: Store, interval_s: float) -> None:
     console = Console()
     history: deque[float] = deque(maxlen=_HISTORY)
     waiting = Text(f"{redact(store.url)}: measuring for {interval_s:g} s ...")
-    with _keys_unbuffered() as wait, Live(waiting, console=console, screen=True, auto_refresh=False) as live:
+    live = Live(waiting, console=console, screen=True, auto_refresh=False)
+    with _terminal(live) as wait:
         for measured, keys in _measure(store, interval_s, wait):
             if measured.rates is not None:
                 history.append(measured.rates.operations)
@@ -134,26 +150,52 @@ def _show(store: Store, interval_s: float) -> None:
 
 
 @contextmanager
-def _keys_unbuffered() -> Generator[Callable[[float], bool]]:
-    """Yield a wait that ends early, and with False, when q is pressed."""
-    if not sys.stdin.isatty():
-        yield _sleep
-        return
+def _terminal(live: Live) -> Generator[Callable[[float], bool]]:
+    """Draw on the terminal while the block runs; yield a wait that ends early, and with False, when q is pressed.
+
+    It is left as it was found, also by SIGTERM, and while we are stopped by Ctrl-Z.
+    """
     import termios
     import tty
 
-    fd = sys.stdin.fileno()
-    kept = termios.tcgetattr(fd)
+    fd = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else -1
+    kept = termios.tcgetattr(fd) if fd >= 0 else []
+
+    def enter() -> None:
+        if fd >= 0:
+            tty.setcbreak(fd)
+        live.start(refresh=True)
+
+    def leave() -> None:
+        live.stop()
+        if fd >= 0:
+            termios.tcsetattr(fd, termios.TCSADRAIN, kept)
+
+    def stop(_number: int, _frame: object) -> None:
+        leave()
+        signal.raise_signal(signal.SIGSTOP)  # until somebody says SIGCONT
+        enter()
+
+    def end(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
 
     def wait(seconds: float) -> bool:
+        if fd < 0:
+            return _sleep(seconds)
         ready, _, _ = select.select([fd], [], [], seconds)
-        return not ready or sys.stdin.read(1) not in {"q", "Q", ""}
+        typed = os.read(fd, 64) if ready else b"-"
+        return bool(typed) and b"q" not in typed.lower()
 
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGTSTP)}
     try:
-        tty.setcbreak(fd)
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGTSTP, stop)
+        enter()
         yield wait
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, kept)
+        leave()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _draw(  # noqa: PLR0917  one screen

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import stat
 from contextlib import ExitStack, contextmanager
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX, LOCK_NB, flock
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import sharedstate
-from sharedstate.backend import counters
+from sharedstate.backend import counters, presence
 from sharedstate.errors import CorruptError, UnavailableError
 from sharedstate.registry import find_plugin, parse_url
-from sharedstate.testing.conformance.support import fork_and_run
+from sharedstate.testing.conformance.support import fork_and_run, interrupt_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -231,7 +232,7 @@ def test_samples_tell_whose_calls_they_are(url: str) -> None:
 
 def test_a_page_that_was_given_away_stays_its_new_owners(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody removed the file that says who is present: whoever closes then takes nothing from who came."""
-    monkeypatch.setattr(counters, "_PAGES", 1)
+    monkeypatch.setattr(counters, "PAGES", 1)
     first = sharedstate.open(url)
     directory = os.path.dirname(_path(first))
     os.unlink(os.path.join(directory, f"{first.join()}.sharer"))
@@ -244,12 +245,59 @@ def test_a_page_that_was_given_away_stays_its_new_owners(url: str, monkeypatch: 
         assert [page.token for page in _pages(second)] == [token]
 
 
+def test_whoever_was_lost_and_comes_again_counts_in_a_page_of_its_own(url: str) -> None:
+    """Its file was removed, another has its page, and it takes a place anew: neither counts in the other's (K1)."""
+    with sharedstate.open(url) as one:
+        os.unlink(os.path.join(os.path.dirname(_path(one)), f"{one.join()}.sharer"))
+        with sharedstate.open(url) as other:
+            one.join()
+            one.get("absent")
+            other.set("present", 1)
+
+            of = {page.token: (page.misses, page.writes) for page in _pages(one)}
+            assert of[one.join()] == (1, 0)
+            assert of[other.join()] == (0, 1)
+
+
+# --- What comes in between -------------------------------------------------------------
+
+
+def _is_free(path: str) -> bool:
+    with open(path, "rb") as file:
+        try:
+            flock(file, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize("verb", ["open", "close"])
+def test_an_exception_at_any_point_locks_nobody_out(url: str, verb: str) -> None:
+    """Whatever a signal handler raises as a handle is opened or closed: the next who comes has a page at once."""
+    with sharedstate.open(url) as witness:
+        path = _path(witness)
+        for point in range(1, 5000):
+            made: list[Store] = [sharedstate.open(url)] if verb == "close" else []
+            body = made[0].close if made else lambda made=made: made.append(sharedstate.open(url))
+            was_raised = interrupt_at(point, body)
+            made.clear()
+            gc.collect()
+
+            assert _is_free(path)
+            if not was_raised:
+                break
+        with sharedstate.open(url) as store:
+            assert store.join() in {page.token for page in _pages(store)}
+        assert point > 20
+        assert not was_raised
+
+
 # --- Where there is no page ---------------------------------------------------------
 
 
 def test_without_a_page_a_handle_counts_for_itself(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The third of three handles, where there are pages for two: it tells of all, the others of theirs (K4)."""
-    monkeypatch.setattr(counters, "_PAGES", 2)
+    monkeypatch.setattr(counters, "PAGES", 2)
     with ExitStack() as opened:
         stores = [opened.enter_context(sharedstate.open(url)) for _ in range(3)]
         for store in stores:
@@ -287,7 +335,7 @@ def test_a_process_that_was_stopped_holds_nobody_up(url: str, monkeypatch: pytes
 
 @pytest.mark.parametrize("content", [b"something else\n", b"sharedstate counters 2\n", b"x" * 100_000])
 def test_a_foreign_file_is_left_alone_and_told_by_check(url: str, content: bytes) -> None:
-    """It keeps no store from being used; whoever asks for the counts learns which file it is."""
+    """It keeps no store from being used, nor `stats` from telling the rest; whoever asks learns which file it is."""
     with sharedstate.open(url) as store:
         path = _path(store)
     with open(path, "wb") as file:
@@ -295,7 +343,9 @@ def test_a_foreign_file_is_left_alone_and_told_by_check(url: str, content: bytes
 
     with sharedstate.open(url) as store:
         store.set("k", 1)
-        for ask in (store.check, store.stats, store.backend.activity):
+        assert "entries" in store.stats()
+        assert "hits" not in store.stats()
+        for ask in (store.check, store.backend.activity):
             with pytest.raises(CorruptError, match="holds no counters"):
                 ask()
         assert store["k"] == 1
@@ -303,6 +353,35 @@ def test_a_foreign_file_is_left_alone_and_told_by_check(url: str, content: bytes
     with open(path, "rb") as file:
         assert file.read() == content
     os.unlink(path)
+
+
+def test_a_file_that_somebody_lengthened_is_read_to_its_own_end(url: str) -> None:
+    """A thousand pages are all there may be: who may write to it can make nobody read for hours."""
+    with sharedstate.open(url) as store:
+        store.get("absent")
+        os.truncate(_path(store), 2**40)
+
+        assert _totals(store) == (0, 1, 0)
+        assert len(_pages(store)) == 1000
+
+
+def test_a_full_table_costs_a_few_looks(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a thousand live pages are taken whoever comes does not ask after each of their owners."""
+    monkeypatch.setattr(counters, "PAGES", 40)
+    with ExitStack() as opened:
+        for _ in range(40):
+            opened.enter_context(sharedstate.open(url))
+        looked: list[str] = []
+        is_gone = presence.PresenceFiles._is_gone
+        monkeypatch.setattr(
+            presence.PresenceFiles, "_is_gone", lambda self, token: looked.append(token) or is_gone(self, token)
+        )
+
+        with sharedstate.open(url) as store:
+            store.get("absent")
+
+            assert len(set(looked)) == 32
+            assert _totals(store)[1] == 1
 
 
 @pytest.mark.parametrize("size", [0, 10, 64, 40_000])

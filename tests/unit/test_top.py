@@ -10,7 +10,9 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,14 +27,14 @@ from sharedstate.cli.measuring import HotKeys, Look, measure
 from sharedstate.testing.conformance.support import PATIENCE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
     from sharedstate.store import Store
 
 
 def _look(at_s: float, pages: list[Activity], **figures: int) -> Look:
-    return Look(at_s, {"entries": 1, "bytes": 10, "capacity_bytes": 0, **figures}, pages, [], [])
+    return Look("test:", at_s, {"entries": 1, "bytes": 10, "capacity_bytes": 0, **figures}, pages, [], [])
 
 
 # --- The model -----------------------------------------------------------------------
@@ -74,6 +76,19 @@ def test_a_backend_that_does_not_count_has_no_rates() -> None:
     assert measured.evictions is None
 
 
+def test_nothing_is_made_of_other_counters() -> None:
+    """The store has moved, or its file of counters was removed: no rate is negative, and none is a whole history."""
+    before = _look(0.0, [Activity("a", 900, 0, 900)], evictions=5)
+    of_server = _look(1.0, [], server_hits=10**9, server_misses=0, server_commands=10**9, evicted=10**6)
+
+    moved = measure(before, of_server._replace(url="redis:"))
+    begun_anew = measure(before, _look(1.0, [Activity("a", 1, 0, 2)], evictions=5))
+
+    assert moved.rates is None
+    assert moved.evictions is None
+    assert begun_anew.rates == (0.0, 0.0, 0.0)
+
+
 def _sample(number: int, kind: str, key: str) -> Sample:
     return Sample(number, kind, key, False)
 
@@ -82,8 +97,8 @@ def test_what_was_counted_before_the_first_look_is_nobodys() -> None:
     """Whoever looks has seen none of it."""
     keys = HotKeys()
 
-    keys.look([Activity("a", 10**9, 0, 0, (_sample(1, "hit", "old"),))], 0.0)
-    keys.look([Activity("a", 10**9, 0, 0, (_sample(1, "hit", "old"),))], 1.0)
+    keys.look([Activity("a", 10**9, 0, 0, 0, (_sample(1, "hit", "old"),))], 0.0)
+    keys.look([Activity("a", 10**9, 0, 0, 0, (_sample(1, "hit", "old"),))], 1.0)
 
     assert keys.hottest(10) == []
 
@@ -93,7 +108,7 @@ def test_calls_wait_for_a_sample() -> None:
     keys = HotKeys()
     keys.look([Activity("a", 0, 0, 0)], 0.0)
     keys.look([Activity("a", 9, 0, 0)], 1.0)
-    keys.look([Activity("a", 12, 0, 4, (_sample(1, "hit", "k"),))], 2.0)
+    keys.look([Activity("a", 12, 0, 4, 0, (_sample(1, "hit", "k"),))], 2.0)
 
     (hot,) = keys.hottest(10)
 
@@ -103,18 +118,27 @@ def test_calls_wait_for_a_sample() -> None:
 def test_numbers_of_samples_may_wrap() -> None:
     """After 2**32 of them the next one is 0, and newer."""
     keys = HotKeys()
-    keys.look([Activity("a", 0, 0, 0, (_sample(2**32 - 1, "hit", "old"),))], 0.0)
-    keys.look([Activity("a", 32, 0, 0, (_sample(2**32 - 1, "hit", "old"), _sample(3, "hit", "new")))], 1.0)
+    keys.look([Activity("a", 0, 0, 0, 0, (_sample(2**32 - 1, "hit", "old"),))], 0.0)
+    keys.look([Activity("a", 32, 0, 0, 0, (_sample(2**32 - 1, "hit", "old"), _sample(3, "hit", "new")))], 1.0)
 
     assert [hot.key for hot in keys.hottest(10)] == ["new"]
+
+
+def test_writes_without_a_key_are_no_keys() -> None:
+    """A clear of 50,000 entries makes no key hot that was written beside it."""
+    keys = HotKeys()
+    keys.look([Activity("a", 0, 0, 0, 0)], 0.0)
+    keys.look([Activity("a", 0, 0, 50_010, 50_000, (_sample(1, "write", "k"),))], 1.0)
+
+    assert [(hot.key, hot.writes) for hot in keys.hottest(10)] == [("k", 10.0)]
 
 
 def test_old_calls_are_forgotten() -> None:
     """What was hot more than ten seconds ago is not."""
     keys = HotKeys()
     keys.look([Activity("a", 0, 0, 0)], 0.0)
-    keys.look([Activity("a", 1000, 0, 0, (_sample(1, "hit", "then"),))], 1.0)
-    keys.look([Activity("a", 1010, 0, 0, (_sample(2, "hit", "now"),))], 12.0)
+    keys.look([Activity("a", 1000, 0, 0, 0, (_sample(1, "hit", "then"),))], 1.0)
+    keys.look([Activity("a", 1010, 0, 0, 0, (_sample(2, "hit", "now"),))], 12.0)
 
     assert [hot.key for hot in keys.hottest(10)] == ["now"]
 
@@ -134,7 +158,7 @@ def test_the_estimates_add_up(calls: list[tuple[str, str]], every: int) -> None:
         if number % 7 == 0:
             samples = [*samples[-62:], _sample(number // 7, kind, key)]
         if number % every == 0:
-            keys.look([Activity("t", *counted.values(), tuple(samples))], number / 100)
+            keys.look([Activity("t", *counted.values(), 0, tuple(samples))], number / 100)
     hottest = keys.hottest(10)
 
     told = sum(hot.reads + hot.writes for hot in hottest) * max(len(calls) // every * every, 1) / 100
@@ -249,34 +273,116 @@ def _read_until(fd: int, wanted: bytes) -> bytes:
     return seen
 
 
-@pytest.mark.parametrize("end", ["q", "Ctrl-C"])
-def test_a_terminal_shows_it_until_somebody_ends_it(used: Store, end: str) -> None:
-    """It redraws on a screen of its own, which it leaves as it was, and exits with 0."""
+@contextmanager
+def _on_a_terminal(url: str, **variables: str) -> Generator[tuple[subprocess.Popen[bytes], int]]:
+    """Yield the command, and the other end of its terminal."""
     ours, theirs = pty.openpty()
-    heeding = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # whoever runs the tests may not
-    )
+    kept = termios.tcgetattr(theirs)
+    # Whoever runs the tests may ignore what the shell would send.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     process = subprocess.Popen(
-        [sys.executable, "-c", f"{heeding}; import sharedstate.cli as cli; cli.main()", *("top", used.url)],
+        [
+            sys.executable,
+            "-c",
+            f"{heeding}; import sharedstate.cli as cli; cli.main()",
+            "top",
+            url,
+            "--interval",
+            "0.2",
+        ],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
+        env={**os.environ, "TERM": "xterm", **variables},
     )
     try:
-        os.close(theirs)
-        seen = _read_until(ours, b"hottest keys")
-        assert b"\x1b[?1049h" in seen
-        if end == "q":
-            os.write(ours, b"q")
-        else:
-            process.send_signal(signal.SIGINT)
-        _read_until(ours, b"\x1b[?1049l")
-        assert process.wait(PATIENCE_S) == 0
+        yield process, ours
+        assert termios.tcgetattr(theirs) == kept
     finally:
         process.kill()
         process.wait()
+        os.close(theirs)
         os.close(ours)
+
+
+ENDS: dict[str, tuple[Callable[[subprocess.Popen[bytes], int], object], int]] = {
+    "q": (lambda _, terminal: os.write(terminal, b"xq"), 0),
+    "Ctrl-C": (lambda process, _: process.send_signal(signal.SIGINT), 0),
+    "SIGTERM": (lambda process, _: process.terminate(), 128 + signal.SIGTERM),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_terminal_shows_it_until_somebody_ends_it(used: Store, end: str) -> None:
+    """It redraws on a screen of its own, and leaves the terminal as it was."""
+    ask, status = ENDS[end]
+    with _on_a_terminal(used.url) as (process, terminal):
+        seen = _read_until(terminal, b"hottest keys")
+        assert b"\x1b[?1049h" in seen
+
+        ask(process, terminal)
+
+        _read_until(terminal, b"\x1b[?1049l")
+        assert process.wait(PATIENCE_S) == status
+
+
+def test_ctrl_z_gives_the_terminal_back_meanwhile(used: Store) -> None:
+    """And whoever brings it to the foreground again has its screen, and its q."""
+    with _on_a_terminal(used.url) as (process, terminal):
+        _read_until(terminal, b"hottest keys")
+
+        process.send_signal(signal.SIGTSTP)
+        _read_until(terminal, b"\x1b[?1049l")
+        os.waitpid(process.pid, os.WUNTRACED)
+        process.send_signal(signal.SIGCONT)
+        _read_until(terminal, b"\x1b[?1049h")
+        _read_until(terminal, b"hottest keys")
+        os.write(terminal, b"q")
+
+        _read_until(terminal, b"\x1b[?1049l")
+        assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_terminal_that_cannot_be_drawn_on_gets_it_once(used: Store) -> None:
+    """As within an editor: TERM=dumb."""
+    with _on_a_terminal(used.url, TERM="dumb") as (process, terminal):
+        seen = _read_until(terminal, b"no lock is held")
+
+        assert process.wait(PATIENCE_S) == 0
+        assert b"\x1b[?1049h" not in seen
+
+
+def test_characters_that_the_output_lacks_are_no_error(used: Store) -> None:
+    """The bars are question marks then."""
+    done = subprocess.run(
+        _command(used.url, "--interval", "0.2"),
+        check=True,
+        capture_output=True,
+        timeout=PATIENCE_S,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+
+    assert b"hot " in done.stdout
+    assert b"?" in done.stdout
+
+
+def test_a_store_that_is_removed_meanwhile_is_told(shm_url: str) -> None:
+    """Also one whose memory could still be read."""
+    url = f"{shm_url.partition('?')[0]}-watched?size=16MiB"
+    sharedstate.open(url).close()
+    with subprocess.Popen(
+        _command(url, "--json", "--interval", "0.1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+
+        sharedstate.remove(url)
+
+        told = process.stderr.read()
+        assert process.wait(PATIENCE_S) == 1
+    assert b"removed" in told
 
 
 def test_a_store_that_is_not_there_is_told(tmp_path: Path) -> None:

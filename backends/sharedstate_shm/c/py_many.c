@@ -75,13 +75,12 @@ static int commit_gather(struct table *self, struct commit *commit, PyObject *wr
     return 0;
 }
 
-static PyObject *commit_result(struct table *self, struct commit *commit)
+static PyObject *commit_result(struct commit *commit)
 {
     PyObject *generations = PyDict_New();
     for (size_t i = 0; generations && i < commit->count; i++) {
         if (commit->ops[i].kind == SS_OP_CHECK)
             continue;
-        ss_tally(self->counts, SS_WRITE, commit->ops[i].key, commit->ops[i].key_length);
         uint64_t generation = commit->ops[i].kind == SS_OP_PUT ? commit->ops[i].generation : SS_ABSENT;
         PyObject *number = PyLong_FromUnsignedLongLong(generation);
         if (!number || PyDict_SetItem(generations, commit->keys[i], number) < 0)
@@ -98,8 +97,12 @@ static PyObject *commit_run(struct table *self, struct commit *commit)
     if (commit->count == 0)
         return PyDict_New();
     ATTEMPT(status, self, ss_commit(self->region, commit->ops, commit->count, &culprit, wait));
-    if (status == SS_OK)
-        return commit_result(self, commit);
+    if (status == SS_OK) {
+        for (size_t i = 0; i < commit->count; i++)
+            if (commit->ops[i].kind != SS_OP_CHECK)
+                ss_tally(self->counts, SS_WRITE, commit->ops[i].key, commit->ops[i].key_length);
+        return commit_result(commit);
+    }
     if (status != SS_MISMATCH)
         return core_raise(self, status, NULL);
     PyObject *expected = PyLong_FromUnsignedLongLong(commit->ops[culprit].expected);
@@ -282,7 +285,7 @@ VERB(table_clear)
         ATTEMPT(status, self, ss_clear(self->region, stripe, prefix, length, &count, wait));
         if (status != SS_OK)
             return core_raise(self, status, NULL);
-        ss_add(&atomic_load_explicit(&self->counts->at, memory_order_relaxed)[SS_WRITE], count);
+        ss_tally_many(self->counts, count);
         total += count;
     }
     return PyLong_FromUnsignedLongLong(total);
