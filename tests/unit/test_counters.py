@@ -272,13 +272,16 @@ def _is_free(path: str) -> bool:
 
 
 @pytest.mark.parametrize("verb", ["open", "close"])
-def test_an_exception_at_any_point_locks_nobody_out(url: str, verb: str) -> None:
-    """Whatever a signal handler raises as a handle is opened or closed: the next who comes has a page at once."""
-    with sharedstate.open(url) as witness:
+def test_an_exception_at_any_point_locks_nobody_out(shm_url: str, verb: str) -> None:
+    """Whatever a signal handler raises as a handle is opened or closed: the next who comes has a page at once.
+
+    Of all stores that count in pages, the one that is opened by the fewest steps.
+    """
+    with sharedstate.open(shm_url) as witness:
         path = _path(witness)
         for point in range(1, 5000):
-            made: list[Store] = [sharedstate.open(url)] if verb == "close" else []
-            body = made[0].close if made else lambda made=made: made.append(sharedstate.open(url))
+            made: list[Store] = [sharedstate.open(shm_url)] if verb == "close" else []
+            body = made[0].close if made else lambda made=made: made.append(sharedstate.open(shm_url))
             was_raised = interrupt_at(point, body)
             made.clear()
             gc.collect()
@@ -286,7 +289,7 @@ def test_an_exception_at_any_point_locks_nobody_out(url: str, verb: str) -> None
             assert _is_free(path)
             if not was_raised:
                 break
-        with sharedstate.open(url) as store:
+        with sharedstate.open(shm_url) as store:
             assert store.join() in {page.token for page in _pages(store)}
         assert point > 20
         assert not was_raised
