@@ -206,9 +206,9 @@ def watch(url: str, prefix: str, timeout_s: float | None) -> None:
     A key that is gone is told as {"key": ..., "gone": true}; ends with Ctrl-C.
     """
     with open_existing(url) as store:
-        if sys.stdout.isatty():
-            click.echo("sharedstate: waiting for changes; Ctrl-C ends that", err=True)
         try:
+            if sys.stdout.isatty():
+                click.echo("sharedstate: waiting for changes; Ctrl-C ends that", err=True)
             for change in store.watch(prefix, timeout_s):
                 if change.entry is None:
                     line = json.dumps({"key": change.key, "gone": True}, ensure_ascii=False)
