@@ -73,7 +73,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, files: Files, **_: object) -> str:
-    """Turn links between files of the tree into links between pages."""
+    """Turn links between files of the tree into links between pages; give a page of its own tab the whole width."""
+    if page.parent is None:  # the list at its side would repeat the tab, where code of 120 columns has use for the room
+        page.meta["hide"] = ["navigation"]
     site = page.file.src_uri
     here = posixpath.dirname(TREE.get(site, f"docs/{site}"))
 
