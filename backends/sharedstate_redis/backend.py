@@ -375,6 +375,9 @@ class RedisBackend(Backend):
             "maxmemory_policy": told.get("maxmemory_policy", ""),
             "role": told.get("role", ""),
             "clients": int(told.get("connected_clients", "0")),
+            "server_hits": int(told.get("keyspace_hits", "0")),
+            "server_misses": int(told.get("keyspace_misses", "0")),
+            "server_commands": int(told.get("total_commands_processed", "0")),
         }
 
     def _mean_bytes(self) -> float:

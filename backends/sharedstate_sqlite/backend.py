@@ -441,7 +441,9 @@ class SqliteBackend(Backend):
     def announce(self, facts: Mapping[str, Any]) -> Presence:
         """Make the caller one of the sharers: a file beside the database."""
         self._pool.require_open()
-        return PresenceFiles(self._lock_files(), self._counts).announce(facts)  # who comes too late goes along with the next verb
+        return PresenceFiles(self._lock_files(), self._counts).announce(
+            facts
+        )  # who comes too late goes along with the next verb
 
     def sharers(self) -> list[Sharer]:
         """Return those who are present now."""

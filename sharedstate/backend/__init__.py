@@ -2,7 +2,7 @@
 
 from sharedstate.backend.bells import BELL_BYTES, Bell
 from sharedstate.backend.contract import Backend, add_numbers, batches_of
-from sharedstate.backend.counts import Counts
+from sharedstate.backend.counters import Counts
 from sharedstate.backend.files import advise_on_denial, has_name, make_directory, open_private, translate_os_error
 from sharedstate.backend.forks import blank_on_fork, close_on_fork, fork_epoch, keep_on_fork, open_unshared
 from sharedstate.backend.locks import FileLock, Gate, Lock, LockDirectory

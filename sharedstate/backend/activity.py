@@ -16,7 +16,7 @@ from sharedstate.backend.forks import keep_on_fork, open_unshared
 from sharedstate.errors import CorruptError
 
 if TYPE_CHECKING:
-    from sharedstate.backend.counts import Counts
+    from sharedstate.backend.counters import Counts
     from sharedstate.backend.locks import LockDirectory
 
 __all__ = ["Activity", "Sample", "read_activity", "total_activity"]

@@ -1,17 +1,17 @@
 """Where the handles of a store count: a page for each, in one file beside its locks.
 
-    0       "sharedstate counters 1\n", and zeros up to 64
-    64      of each of 1,000 pages the token of the sharer whose it is, 32 bytes; zeros: nobody's
-    32768   the pages, 4,096 bytes each; `c/counts.h` says what is in one
+0       the line "sharedstate counters 1", and zeros up to 64
+64      of each of 1,000 pages the token of the sharer whose it is, 32 bytes; zeros: nobody's
+32768   the pages, 4,096 bytes each; `c/counts.h` says what is in one
 
-    P1  Whoever writes to a page has its token in the table, and is a sharer; only
-        under the file's flock is a page given to anybody.
-    P2  What was counted in a page stays: its next owner counts on.  So the sum over
-        all pages only grows, whoever comes, leaves or dies.
-    P3  A page has its blocks before anybody maps it: a full disk is told then, and
-        not by a signal at a write.
-    P4  No verb rests on any of it.  Where there is no page to be had, as on a full
-        disk, the handle counts for itself alone.
+K1  Whoever writes to a page has its token in the table, and is a sharer; only
+    under the file's flock is a page given to anybody.
+K2  What was counted in a page stays: its next owner counts on.  So the sum over
+    all pages only grows, whoever comes, leaves or dies.
+K3  A page has its blocks before anybody maps it: a full disk is told then, and
+    not by a signal at a write.
+K4  No verb rests on any of it.  Where there is no page to be had, as on a full
+    disk, the handle counts for itself alone.
 """
 
 from __future__ import annotations
@@ -28,10 +28,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-    from sharedstate.backend.counts import Counts
     from sharedstate.backend.locks import LockDirectory
 
-__all__ = ["COUNTERS", "MAGIC", "PAGES_AT", "PAGE_BYTES", "TABLE_AT", "TOKEN_BYTES", "CounterPage", "counters_path"]
+try:
+    from sharedstate._native import Counts  # pyright: ignore[reportAssignmentType]
+except ImportError:
+    from sharedstate.backend.counts import Counts  # type: ignore[assignment]
+
+__all__ = [
+    "COUNTERS",
+    "MAGIC",
+    "PAGES_AT",
+    "PAGE_BYTES",
+    "TABLE_AT",
+    "TOKEN_BYTES",
+    "CounterPage",
+    "Counts",
+    "counters_path",
+]
 
 COUNTERS: Final = ".counters"
 """The end of the file's name."""
@@ -43,7 +57,7 @@ PAGES_AT: Final = 32768
 PAGE_BYTES: Final = 4096
 _PAGES: Final = 1000
 _NOBODY: Final = bytes(TOKEN_BYTES)
-_BURIED_AT_ONCE: Final = 4  # by who comes: each takes one page, so those of the dead never pile up
+_LOOKED_AT: Final = 4  # before a page is added: so those of the dead do not pile up
 _PATIENCE_S: Final = 1.0  # for a process that was stopped with the file in its hands
 
 
@@ -83,7 +97,7 @@ class CounterPage:
             if number is None:
                 return None
             at = PAGES_AT + PAGE_BYTES * number
-            os.posix_fallocate(fd, at, PAGE_BYTES)  # P3
+            os.posix_fallocate(fd, at, PAGE_BYTES)  # K3
             os.pwrite(fd, token.encode(), TABLE_AT + TOKEN_BYTES * number)
             counts.attach(fd, at)
         except OSError:
@@ -97,7 +111,9 @@ class CounterPage:
         """Let somebody else have the page, who counts on in it."""
         self.counts.detach()
         try:
-            fd = open_unshared(lambda: os.open(counters_path(self._directory), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+            fd = open_unshared(
+                lambda: os.open(counters_path(self._directory), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            )
         except OSError:
             return  # removed, with the store
         try:
@@ -117,22 +133,25 @@ def counters_path(directory: LockDirectory) -> str:
 
 def _find(fd: int, is_dead: Callable[[str], bool]) -> int | None:
     """Return the number of a page that is nobody's any more, None if there is none."""
-    head = os.pread(fd, PAGES_AT, 0)
+    count = max((os.fstat(fd).st_size - PAGES_AT) // PAGE_BYTES, 0)
+    head = os.pread(fd, TABLE_AT + TOKEN_BYTES * min(count, _PAGES), 0)
     if not head.strip(b"\0"):  # new, or what a power loss left of it
         os.pwrite(fd, MAGIC, 0)
         os.posix_fallocate(fd, 0, PAGES_AT)
         return 0
     if not head.startswith(MAGIC):
         return None  # `check` says so
-    tokens = [head[at : at + TOKEN_BYTES] for at in range(TABLE_AT, TABLE_AT + TOKEN_BYTES * _PAGES, TOKEN_BYTES)]
-    taken = [number for number, token in enumerate(tokens) if token.strip(b"\0")]
-    free = next((number for number, token in enumerate(tokens) if not token.strip(b"\0")), None)
-    start = int.from_bytes(os.urandom(2), "big") % max(len(taken), 1)
-    for number in (taken[start:] + taken[:start])[: _BURIED_AT_ONCE if free is not None else _PAGES]:
+    tokens = [head[at : at + TOKEN_BYTES] for at in range(TABLE_AT, len(head), TOKEN_BYTES)]
+    if _NOBODY in tokens:
+        return tokens.index(_NOBODY)
+    may_add = len(tokens) < _PAGES
+    start = int.from_bytes(os.urandom(2), "big") % max(len(tokens), 1)
+    order: list[int] = [*range(start, len(tokens)), *range(start)]
+    for number in order[:_LOOKED_AT] if may_add else order:
         if is_dead(tokens[number].decode(errors="replace")):
             os.pwrite(fd, _NOBODY, TABLE_AT + TOKEN_BYTES * number)
             return number
-    return free
+    return len(tokens) if may_add else None
 
 
 def _try_to_lock(fd: int) -> bool:

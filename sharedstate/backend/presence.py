@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Final
 
-    from sharedstate.backend.counts import Counts
+    from sharedstate.backend.counters import Counts
     from sharedstate.backend.locks import LockDirectory
 
 __all__ = ["Presence", "PresenceFiles", "new_sharer"]

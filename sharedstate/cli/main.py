@@ -23,6 +23,7 @@ from sharedstate.cli.probing import probe
 from sharedstate.cli.schemes import scheme_group
 from sharedstate.cli.sharers import who
 from sharedstate.cli.stores import STORE_COMMANDS
+from sharedstate.cli.top import top
 from sharedstate.cli.transfer import TRANSFER_COMMANDS
 from sharedstate.errors import CapacityError, StateError
 
@@ -118,5 +119,5 @@ def main() -> None:
     """
 
 
-for _command in (*STORE_COMMANDS, *TRANSFER_COMMANDS, check, probe, bench, doctor, who):
+for _command in (*STORE_COMMANDS, *TRANSFER_COMMANDS, check, probe, bench, doctor, who, top):
     main.add_command(_command)

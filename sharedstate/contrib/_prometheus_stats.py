@@ -67,16 +67,22 @@ FIGURES: Final = {
     "evictions": _Figure("evicted", _COUNTER, "Entries that were evicted for room"),
     "expiring": _Figure("expiring", _GAUGE, "Stored entries that have a deadline"),
     "generation": _Figure("generation", _COUNTER, "The last generation that an entry was given"),
+    "hits": _Figure("hits", _COUNTER, "Questions for one entry that found it"),
     "log_bytes": _Figure("log_bytes", _GAUGE, "The length of the log"),
     "log_number": _Figure("log_number", _GAUGE, "Which log is the current one"),
+    "misses": _Figure("misses", _COUNTER, "Questions for one entry that did not find it"),
     "page_count": _Figure("page_count", _GAUGE, "Pages of the database file"),
     "purged": _Figure("purged", _COUNTER, "Expired entries that were removed"),
     "recoveries": _Figure("recoveries", _COUNTER, "Holders that died amid a change and were cleaned up after"),
+    "server_commands": _Figure("server_commands", _COUNTER, "Commands that the server has done, of all its clients"),
+    "server_hits": _Figure("server_hits", _COUNTER, "Look-ups of a key that found it, of all the server's clients"),
+    "server_misses": _Figure("server_misses", _COUNTER, "Look-ups of a key that did not, of all the server's clients"),
     "slots": _Figure("slots", _GAUGE, "Places for entries in the tables as they are"),
     "stored_entries": _Figure("stored_entries", _GAUGE, "Entries that are stored, expired ones among them"),
     "stripes": _Figure("stripes", _GAUGE, "Stripes of the region"),
     "sweeps": _Figure("sweeps", _COUNTER, "Sweeps of a stripe, for blocks that the dead have left"),
     "wal_bytes": _Figure("wal_bytes", _GAUGE, "The length of the write-ahead log"),
+    "writes": _Figure("writes", _COUNTER, "Changes of an entry; of a commit each"),
 }
 """By the name in `Store.stats()` (G1)."""
 
