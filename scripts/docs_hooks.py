@@ -110,5 +110,5 @@ def on_post_build(config: MkDocsConfig) -> None:
 
 def draw(source: str, *_: object, **__: object) -> str:
     """A mermaid block as SVG."""
-    svg = mermaidx.render(source, config={"flowchart": {"wrappingWidth": 400}}).svg()
+    svg = mermaidx.render(source, config={"flowchart": {"wrappingWidth": 400, "nodeSpacing": 20, "rankSpacing": 30}}).svg()
     return f'<div class="diagram">{svg}</div>'
