@@ -15,7 +15,7 @@ import click
 
 from sharedstate import registry
 from sharedstate.backend.urls import parse_url
-from sharedstate.cli.stores import open_existing, remove_asking
+from sharedstate.cli.stores import name_trouble, open_existing, remove_asking
 from sharedstate.errors import StateError
 from sharedstate.model import Scope
 
@@ -112,7 +112,7 @@ def _look(scheme: str, url: str) -> _Found:
             others = {sharer.owner[:3] for sharer in store.sharers() if sharer.owner.pid != os.getpid()}
             return _Found(url, size, len(store), owner, len(others), "")
     except StateError as error:
-        return _Found(url, size, None, owner, None, " ".join(str(error).removeprefix(f"{url}: ").split()))
+        return _Found(url, size, None, owner, None, name_trouble(url, error))
 
 
 def _look_at_file(scheme: str, url: str) -> tuple[int | None, str | None]:

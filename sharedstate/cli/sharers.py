@@ -11,7 +11,7 @@ import click
 
 from sharedstate import registry
 from sharedstate.backend.urls import parse_url
-from sharedstate.cli.stores import open_existing
+from sharedstate.cli.stores import name_trouble, open_existing
 from sharedstate.errors import StateError, redact
 from sharedstate.model import Durability, Scope
 from sharedstate.rendezvous import gather_crews
@@ -164,7 +164,7 @@ def _describe_plugin(plugin: Plugin) -> str:
     try:
         plugin.url_for("any")
     except StateError as error:
-        return f"{said}; not without a URL: {getattr(error, 'reason', error)}"
+        return f"{said}; not by open() without a URL: {getattr(error, 'reason', error)}"
     return said
 
 
@@ -172,7 +172,7 @@ def _examine(url: str) -> StoreReport:
     try:
         return StoreReport(url, tuple(gather_crews(_others_of(url))), "")
     except StateError as error:
-        return StoreReport(url, (), str(error).removeprefix(f"{url}: "))
+        return StoreReport(url, (), name_trouble(url, error))
 
 
 def _describe_shortfall(sharer: Sharer) -> str:

@@ -18,7 +18,14 @@ from sharedstate import opening, registry
 from sharedstate.backend.urls import parse_url
 from sharedstate.cli.helping import examples
 from sharedstate.cli.notation import entry_line, read_value, write_value
-from sharedstate.errors import CorruptError, LockTimeoutError, UnavailableError, redact
+from sharedstate.errors import (
+    CorruptError,
+    LockTimeoutError,
+    StateError,
+    StoreAccessError,
+    UnavailableError,
+    redact,
+)
 from sharedstate.model import Scope
 
 if TYPE_CHECKING:
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
     from sharedstate.backend.plugin import Plugin
     from sharedstate.store import Store
 
-__all__ = ["STORE_COMMANDS", "open_existing", "remove_asking", "warn_if_fleeting"]
+__all__ = ["STORE_COMMANDS", "name_trouble", "open_existing", "remove_asking", "warn_if_fleeting"]
 
 
 def open_existing(url: str) -> Store:
@@ -38,6 +45,15 @@ def open_existing(url: str) -> Store:
     if exists is not None and not exists(parsed):
         raise UnavailableError(url=url, reason="there is no such store", advice=_advise_on_name(url, plugin))
     return opening.open_store(url)
+
+
+def name_trouble(url: str, error: StateError) -> str:
+    """Return in a line why a store could not be looked at, for a list of stores, where its URL stands already.
+
+    What to do about one that is somebody else's is told to who asks for that store.
+    """
+    told = error.reason if isinstance(error, StoreAccessError) else str(error).removeprefix(f"{url}: ")
+    return " ".join(told.split())
 
 
 def _advise_on_name(url: str, plugin: Plugin) -> str:

@@ -16,6 +16,8 @@ from sharedstate import opening, registry
 from sharedstate.backend.urls import parse_url
 from sharedstate.cli import main
 from sharedstate.cli.outputs import write_text
+from sharedstate.cli.stores import name_trouble
+from sharedstate.errors import CorruptError, StoreAccessError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,6 +94,16 @@ def test_the_doctor_cuts_no_url(url: str, columns: str) -> None:
     shown = run("doctor", status=0, COLUMNS=columns).stdout
 
     assert url in "".join(re.findall(r"^│ (\S+) ", shown, re.MULTILINE))
+
+
+def test_a_list_says_why_and_leaves_the_advice_to_who_asks_for_the_store() -> None:
+    """Beside its URL a store of somebody else's takes a few words, and not how to get at it; damage keeps all of its."""
+    url = "shm://theirs"
+
+    theirs = name_trouble(url, StoreAccessError(url=url, reason="Permission denied", advice="As root: chown it."))
+    damaged = name_trouble(url, CorruptError(url=url, reason="no\nregion", advice="Keep a copy."))
+
+    assert (theirs, damaged) == ("Permission denied", "no region. Keep a copy.")
 
 
 # --- Files ----------------------------------------------------------------------------
