@@ -97,7 +97,7 @@ def test_the_doctor_cuts_no_url(url: str, columns: str) -> None:
 
 
 def test_a_list_says_why_and_leaves_the_advice_to_who_asks_for_the_store() -> None:
-    """Beside its URL a store of somebody else's takes a few words, and not how to get at it; damage keeps its advice."""
+    """Beside its URL somebody else's store takes a few words, and not how to get at it; damage keeps its advice."""
     url = "shm://theirs"
 
     theirs = name_trouble(url, StoreAccessError(url=url, reason="Permission denied", advice="As root: chown it."))
