@@ -9,7 +9,7 @@
 # says what is needed and goes on: the tools may be there under another name.
 set -eu
 
-needed="gcc libc6-dev make cmake ninja-build python3-venv python3-dev redis-server openssl"
+needed="gcc libc6-dev make cmake ninja-build python3-venv python3-dev redis-server openssl iproute2"
 for more in "$@"; do
     case $more in
     servers) needed="$needed apache2 libapache2-mod-wsgi-py3 apache2-dev" ;;

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     import redis
 
+    from network import Network
+
 _PATIENCE_S = 30.0
 
 
@@ -34,10 +36,21 @@ class RedisServer:
         directory: short, for the path of a socket has at most 107 bytes.
         options: of redis-server, beside those that make it ours.
         has_port: whether it listens on a port too.
+        host: at which address.
+        network: at whose far end, if it is not on this host's.
     """
 
-    def __init__(self, directory: str, *options: str, has_port: bool = False) -> None:
+    def __init__(
+        self,
+        directory: str,
+        *options: str,
+        has_port: bool = False,
+        host: str = "127.0.0.1",
+        network: Network | None = None,
+    ) -> None:
         self.directory = directory
+        self.host = network.there if network else host
+        self._inside = network.inside if network else []
         self.socket = os.path.join(directory, "s")
         self.port = free_port() if has_port else 0
         self._options = options
@@ -50,7 +63,7 @@ class RedisServer:
         if program is None:
             pytest.fail("redis-server is missing: run scripts/system-packages.sh as root")
         with_us = ["setpriv", "--pdeathsig", "KILL"]  # it ends also where a test run is killed
-        self._process = subprocess.Popen([*with_us, program, *self._arguments()])
+        self._process = subprocess.Popen([*self._inside, *with_us, program, *self._arguments()])
         deadline, backoff = Deadline(_PATIENCE_S), Backoff()
         while not self._answers():
             assert self._process.poll() is None, "redis-server ended; see its log"
@@ -58,7 +71,7 @@ class RedisServer:
             backoff.sleep(deadline)
 
     def _arguments(self) -> list[str]:
-        ours = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.socket, "--dir", self.directory]
+        ours = ["--port", str(self.port), "--bind", self.host, "--unixsocket", self.socket, "--dir", self.directory]
         quiet = ["--daemonize", "no", "--loglevel", "warning", "--logfile", os.path.join(self.directory, "log")]
         persistence = [] if "--save" in self._options else ["--save", ""]
         return [*ours, *quiet, *persistence, *self._options]

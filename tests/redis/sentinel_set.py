@@ -31,11 +31,12 @@ class Sentinel(RedisServer):
         directory: as of a `RedisServer`.
         port: of the primary to begin with.
         quorum: how many have to find it down.
+        host: the primary's.
         options: lines of its configuration.
     """
 
-    def __init__(self, directory: str, port: int, *options: str, quorum: int = 1) -> None:
-        self._monitored = port
+    def __init__(self, directory: str, port: int, *options: str, quorum: int = 1, host: str = "127.0.0.1") -> None:
+        self._monitored = f"{host} {port}"
         self._quorum = quorum
         super().__init__(directory, *options, has_port=True)
 
@@ -48,7 +49,7 @@ class Sentinel(RedisServer):
                 f"unixsocket {self.socket}",
                 f"dir {self.directory}",
                 f"logfile {self.directory}/log",
-                f"sentinel monitor {SERVICE} 127.0.0.1 {self._monitored} {self._quorum}",
+                f"sentinel monitor {SERVICE} {self._monitored} {self._quorum}",
                 f"sentinel failover-timeout {SERVICE} 3000",
                 *self._options,
             )
