@@ -72,7 +72,7 @@ static inline int ss_tally_one(struct ss_counts *counts, enum ss_tallied kind)
     ss_add(&atomic_load_explicit(&counts->at, memory_order_relaxed)[kind], 1);
     int left = atomic_load_explicit(&counts->until_sample, memory_order_relaxed) - 1;
     atomic_store_explicit(&counts->until_sample, left, memory_order_relaxed);
-    return __builtin_expect(left <= 0, 0);
+    return left <= 0;
 }
 
 /* Count one call for `key`. */
