@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 from struct import unpack_from
-from typing import TYPE_CHECKING, Final, NamedTuple
 
+from sharedstate._light import NamedTuple
 from sharedstate.backend.counters import MAGIC, PAGE_BYTES, PAGES_AT, TABLE_AT, TOKEN_BYTES, counters_path
 from sharedstate.backend.files import open_private, translate_os_error
 from sharedstate.backend.forks import keep_on_fork, open_unshared
 from sharedstate.errors import CorruptError
 
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms, and `check` reads what was counted
 if TYPE_CHECKING:
+    from typing import Final
+
     from sharedstate.backend.counters import Counts
     from sharedstate.backend.locks import LockDirectory
 
