@@ -110,5 +110,6 @@ def on_post_build(config: MkDocsConfig) -> None:
 
 def draw(source: str, *_: object, **__: object) -> str:
     """A mermaid block as SVG."""
-    svg = mermaidx.render(source, config={"flowchart": {"wrappingWidth": 400, "nodeSpacing": 20, "rankSpacing": 30}}).svg()
+    spacing = {"wrappingWidth": 400, "nodeSpacing": 20, "rankSpacing": 30}  # what is narrow is drawn larger
+    svg = mermaidx.render(source, config={"flowchart": spacing}).svg()
     return f'<div class="diagram">{svg}</div>'
