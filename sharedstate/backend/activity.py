@@ -15,7 +15,7 @@ from sharedstate.backend.files import open_private, translate_os_error
 from sharedstate.backend.forks import keep_on_fork, open_unshared
 from sharedstate.errors import CorruptError
 
-TYPE_CHECKING = False  # typing costs each interpreter 5 ms, and `check` reads what was counted
+TYPE_CHECKING = False  # typing costs each interpreter 5 ms
 if TYPE_CHECKING:
     from typing import Final
 

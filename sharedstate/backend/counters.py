@@ -137,7 +137,6 @@ def _find(fd: int, is_dead: Callable[[str], bool]) -> int | None:
     head = os.pread(fd, TABLE_AT + TOKEN_BYTES * min(count, _PAGES), 0)
     if not head.strip(b"\0"):  # new, or what a power loss left of it
         os.pwrite(fd, MAGIC, 0)
-        os.posix_fallocate(fd, 0, PAGES_AT)
         return 0
     if not head.startswith(MAGIC):
         return None  # `check` says so

@@ -253,8 +253,15 @@ def _read_until(fd: int, wanted: bytes) -> bytes:
 def test_a_terminal_shows_it_until_somebody_ends_it(used: Store, end: str) -> None:
     """It redraws on a screen of its own, which it leaves as it was, and exits with 0."""
     ours, theirs = pty.openpty()
+    heeding = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # whoever runs the tests may not
+    )
     process = subprocess.Popen(
-        _command(used.url, "--interval", "0.2"), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        [sys.executable, "-c", f"{heeding}; import sharedstate.cli as cli; cli.main()", *("top", used.url)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
     )
     try:
         os.close(theirs)
