@@ -73,7 +73,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, files: Files, **_: object) -> str:
-    """Turn links between files of the tree into links between pages."""
+    """Turn links between files of the tree into links between pages; give a page of its own tab the whole width."""
+    if page.parent is None:  # the list at its side would repeat the tab, where code of 120 columns has use for the room
+        page.meta["hide"] = ["navigation"]
     site = page.file.src_uri
     here = posixpath.dirname(TREE.get(site, f"docs/{site}"))
 
@@ -108,5 +110,6 @@ def on_post_build(config: MkDocsConfig) -> None:
 
 def draw(source: str, *_: object, **__: object) -> str:
     """A mermaid block as SVG."""
-    svg = mermaidx.render(source, config={"flowchart": {"wrappingWidth": 400}}).svg()
+    spacing = {"wrappingWidth": 400, "nodeSpacing": 20, "rankSpacing": 30}  # what is narrow is drawn larger
+    svg = mermaidx.render(source, config={"flowchart": spacing}).svg()
     return f'<div class="diagram">{svg}</div>'

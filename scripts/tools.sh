@@ -10,7 +10,10 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 extra=${1:?EXTRA}
 venv=$root/.venv/$extra
 [ -x "$venv/bin/python" ] || {
-    python=${2:-$("$root/scripts/pythons.sh" | tail -n 1)}
+    wanted=${2:-$("$root/scripts/pythons.sh" | tail -n 1)}
+    # A name that the PATH does not know, or a pyenv shim that refuses, may be one that pythons.sh finds.
+    python=$("$wanted" -c 'import sys; print(sys.executable)' 2>/dev/null) ||
+        python=$("$root/scripts/pythons.sh" | grep "/$(basename "$wanted")\$" | tail -n 1)
     echo "Making the virtual environment .venv/$extra with $python" >&2
     "$python" -m venv "$venv"
 }

@@ -53,8 +53,9 @@ def open_store(
     Args:
         url: `memory:name`, `shm://name?size=64MiB`, `file:/path`, `sqlite:/path`,
             or that of any other installed plug-in.
-        name: of the store, without a URL; by default the application's own, so
-            give one to share with another program.
+        name: of the store, without a URL; by default the application's own. A
+            program that gives the same name may still be content with another
+            backend: to share with it name a `scope`, too, or a URL.
         scope: who must share it at the least; by default what the deployment needs.
         durability: what it must outlive at the least; likewise.
         allow_narrow: open it even if it falls short.

@@ -105,7 +105,8 @@ def choose(
     options = [_look_at(scheme, name, needs, calibration) for scheme in (schemes or registry.named_schemes())]
     options.sort(key=_preference)
     if not options or options[0].reasons_against:
-        against = "; ".join(f"{option.scheme}: {', '.join(option.reasons_against)}" for option in options)
+        reasons = [(option.scheme, ", ".join(option.reasons_against)) for option in options]
+        against = "; ".join(f"{scheme}: {reason.removesuffix('.')}" for scheme, reason in reasons)
         raise ScopeError(
             url=f"the store {name!r}",
             needed=f"scope {needs.scope.name} and durability {needs.durability.name} ({'; '.join(needs.reasons)})",

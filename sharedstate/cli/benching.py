@@ -18,6 +18,7 @@ import click
 import sharedstate
 from sharedstate import calibrating, calibration, registry
 from sharedstate.backend.urls import parse_url
+from sharedstate.cli.sharers import OUTLIVES, SHARED_BY
 from sharedstate.errors import StoreAccessError
 from sharedstate.model import Durability, Scope
 
@@ -28,13 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
-_SHARED_BY: Final = {
-    Scope.INTERPRETER: "threads",
-    Scope.PROCESS: "interpreters",
-    Scope.HOST: "processes",
-    Scope.CLUSTER: "hosts",
-}
-_OUTLIVES: Final = {Durability.PROCESS: "nothing", Durability.BOOT: "processes", Durability.DISK: "reboots"}
+_WIDE: Final = 72  # columns, which the whole table takes
 
 
 @click.command("bench")
@@ -116,9 +111,12 @@ def _as_plain(found: Measurement, path: str) -> dict[str, Any]:
 
 def _show(found: Measurement, path: str) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     console = Console()
-    console.print(_table(found))
+    console.print(_table(found, is_wide=console.width >= _WIDE))
+    for scheme, failure in found.failures.items():
+        console.print(Text(f"{scheme} was left out: {failure}", style="yellow"))
     console.print(
         f"an int among 10,000 keys, {found.python}, {found.date}; medians; x: times {calibrating.REFERENCE}. "
         "Beside LMDB, diskcache and others: `make bench` in a checkout.",
@@ -132,33 +130,30 @@ def _show(found: Measurement, path: str) -> None:
         )
 
 
-def _table(found: Measurement) -> Table:
+def _table(found: Measurement, *, is_wide: bool) -> Table:
     from rich.table import Table
-    from rich.text import Text
 
-    table = Table("backend", "shared by", "outlives")
+    table = Table("backend", *(("shared by", "outlives") if is_wide else ()), padding=(0, 1 if is_wide else 0))
     for heading in ("get", "x", "set", "x"):
         table.add_column(heading, justify="right", no_wrap=True)
     reference = found.costs[calibrating.REFERENCE]
     for name, costs in found.costs.items():
         table.add_row(
             name,
-            *_reach(name),
+            *(_reach(name) if is_wide else ()),
             _duration(costs.get_ns),
             f"{costs.get_ns / reference.get_ns:.2f}",
             _duration(costs.set_ns),
             f"{costs.set_ns / reference.set_ns:.2f}",
         )
-    for scheme, failure in found.failures.items():
-        table.add_row(scheme, Text(failure, style="yellow"))
     return table
 
 
 def _reach(name: str) -> tuple[str, str]:
     if name == calibrating.REFERENCE:
-        return _SHARED_BY[Scope.INTERPRETER], _OUTLIVES[Durability.PROCESS]
+        return SHARED_BY[Scope.INTERPRETER], OUTLIVES[Durability.PROCESS]
     given = registry.find_plugin(parse_url(f"{name}:any")).CAPABILITIES
-    return _SHARED_BY[given.scope], _OUTLIVES[given.durability]
+    return SHARED_BY[given.scope], OUTLIVES[given.durability]
 
 
 def _duration(nanoseconds: float) -> str:

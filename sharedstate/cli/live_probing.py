@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sharedstate.cli.outputs import write_text
 from sharedstate.probe.live.client import parse_mount
 from sharedstate.probe.live.protocol import BACKENDS, TOKEN_NAME
 
@@ -93,12 +94,9 @@ def _write(report: LiveReport, json_path: str | None, html_path: str | None) -> 
     from sharedstate.probe.live.page import render_page
 
     if json_path is not None:
-        with click.open_file(json_path, "w", encoding="utf-8") as file:
-            json.dump(report.as_dict(), file, indent=2)
-            file.write("\n")
+        write_text(json_path, json.dumps(report.as_dict(), indent=2) + "\n")
     if html_path is not None:
-        with click.open_file(html_path, "w", encoding="utf-8") as file:
-            file.write(render_page(report))
+        write_text(html_path, render_page(report))
 
 
 def _end(signum: int, _frame: Any) -> None:

@@ -66,6 +66,9 @@ def read_line(text: str) -> tuple[Any, Any, Any]:
 def _parse(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise ValueError(f"{error.msg} at {where}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -16,6 +16,7 @@ import click
 from sharedstate import registry
 from sharedstate.backend.urls import parse_url
 from sharedstate.cli.live_probing import probe_live
+from sharedstate.cli.outputs import require_writable, write_text
 from sharedstate.errors import BackendMissingError
 from sharedstate.probe.boundaries import Boundary
 from sharedstate.probe.experiments import FULL, QUICK
@@ -72,6 +73,15 @@ def probe(  # noqa: PLR0917  click names them
     threads, and which of them share; see docs/live-probe.md.  Exit status: 0 if
     all that answered share through the store, else 1.
     """
+    require_writable("--json", json_path)
+    require_writable("--html", html_path)
+    backends = tuple(each.removesuffix(":") for each in backends)
+    for each in backends:
+        if ":" in each:
+            raise click.BadParameter(
+                f"{each} is the URL of a store, and a scheme is asked for: {each.partition(':')[0]}",
+                param_hint="--backend",
+            )
     if urls:
         if boundaries or len(backends) > 1:
             raise click.UsageError("With --url there is no --boundary, and at most one --backend.")
@@ -119,12 +129,9 @@ def _write(report: Report, json_path: str | None, html_path: str | None) -> None
     # With JSON on stdout, nothing else may be there.
     Console(stderr=json_path == "-").print(render(report))
     if json_path is not None:
-        with click.open_file(json_path, "w", encoding="utf-8") as file:
-            json.dump(report.as_dict(), file, indent=2)
-            file.write("\n")
+        write_text(json_path, json.dumps(report.as_dict(), indent=2) + "\n")
     if html_path is not None:
-        with click.open_file(html_path, "w", encoding="utf-8") as file:
-            file.write(render_page(report))
+        write_text(html_path, render_page(report))
 
 
 class _Progress:

@@ -15,8 +15,9 @@ import click
 
 from sharedstate import registry
 from sharedstate.backend.urls import parse_url
-from sharedstate.cli.stores import open_existing, remove_asking
+from sharedstate.cli.stores import name_trouble, open_existing, remove_asking
 from sharedstate.errors import StateError
+from sharedstate.model import Scope
 
 __all__ = ["scheme_group"]
 
@@ -47,7 +48,7 @@ class _Found(NamedTuple):
 
 def scheme_group(scheme: str) -> click.Group:
     """Return the group of commands for the stores of one scheme."""
-    group = click.Group(scheme, help=f"The stores of the scheme {scheme}: that this machine knows of.")
+    group = click.Group(scheme, help=f"List and remove the {scheme}: stores that this machine knows of.")
 
     @group.command("list")
     @click.option("--json", "as_json", is_flag=True, help="Print lines of JSON.")
@@ -64,14 +65,17 @@ def scheme_group(scheme: str) -> click.Group:
         if found and not as_json:
             _print_table(found)
         if not found:
-            click.echo(f"sharedstate: no {scheme}: store is known here; one named by its path is not listed", err=True)
+            click.echo(f"sharedstate: no {scheme}: store is known here; {_what_is_not_listed(scheme)}", err=True)
 
     @group.command("remove")
     @click.argument("name")
     @click.option("--yes", is_flag=True, help="Do not ask.")
     def remove_store(name: str, yes: bool) -> None:
-        """Remove the store NAME with its locks, unless one of them is held."""
-        remove_asking(f"{scheme}:{name}", yes)
+        """Remove the store NAME with its locks, unless one of them is held.
+
+        NAME may also be the URL that `list` shows.
+        """
+        remove_asking(name if name.startswith(f"{scheme}:") else f"{scheme}:{name}", yes)
 
     @group.command("prune")
     @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -90,6 +94,13 @@ def scheme_group(scheme: str) -> click.Group:
     return group
 
 
+def _what_is_not_listed(scheme: str) -> str:
+    scope = registry.find_plugin(parse_url(f"{scheme}:any")).CAPABILITIES.scope
+    if scope is Scope.INTERPRETER:
+        return "it is seen by the program that has it, and by no command"
+    return f"those {'of a server' if scope is Scope.CLUSTER else 'named by a path'} are not listed"
+
+
 def _find(scheme: str) -> list[_Found]:
     return [_look(scheme, url) for url in sorted(registry.find_plugin(parse_url(f"{scheme}:any")).discover())]
 
@@ -101,7 +112,7 @@ def _look(scheme: str, url: str) -> _Found:
             others = {sharer.owner[:3] for sharer in store.sharers() if sharer.owner.pid != os.getpid()}
             return _Found(url, size, len(store), owner, len(others), "")
     except StateError as error:
-        return _Found(url, size, None, owner, None, " ".join(str(error).split()))
+        return _Found(url, size, None, owner, None, name_trouble(url, error))
 
 
 def _look_at_file(scheme: str, url: str) -> tuple[int | None, str | None]:

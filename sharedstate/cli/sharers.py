@@ -11,20 +11,31 @@ import click
 
 from sharedstate import registry
 from sharedstate.backend.urls import parse_url
-from sharedstate.cli.stores import open_existing
+from sharedstate.cli.stores import name_trouble, open_existing
 from sharedstate.errors import StateError, redact
+from sharedstate.model import Durability, Scope
 from sharedstate.rendezvous import gather_crews
 from sharedstate.shortfalls import list_shortfalls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Final
 
     from rich.table import Table
 
+    from sharedstate.backend.plugin import Plugin
     from sharedstate.model import Sharer
     from sharedstate.rendezvous import Crew
 
-__all__ = ["examine_machine", "show_machine", "who"]
+__all__ = ["OUTLIVES", "SHARED_BY", "examine_machine", "show_machine", "who"]
+
+SHARED_BY: Final = {
+    Scope.INTERPRETER: "threads",
+    Scope.PROCESS: "interpreters",
+    Scope.HOST: "processes",
+    Scope.CLUSTER: "hosts",
+}
+OUTLIVES: Final = {Durability.PROCESS: "nothing", Durability.BOOT: "processes", Durability.DISK: "reboots"}
 
 
 @click.command("who")
@@ -132,8 +143,7 @@ def examine_machine() -> MachineReport:
     for scheme in registry.known_schemes():
         try:
             plugin = registry.find_plugin(parse_url(f"{scheme}:any"))
-            given = plugin.CAPABILITIES
-            backends[scheme] = f"scope {given.scope.name}, durability {given.durability.name}"
+            backends[scheme] = _describe_plugin(plugin)
             urls = plugin.discover()
         except StateError as error:
             backends[scheme] = f"unavailable: {error}"
@@ -145,11 +155,24 @@ def examine_machine() -> MachineReport:
     return MachineReport(backends, tuple(stores), shortfalls, tuple(warnings))
 
 
+def _describe_plugin(plugin: Plugin) -> str:
+    given = plugin.CAPABILITIES
+    said = (
+        f"scope {given.scope.name}: shared by {SHARED_BY[given.scope]}; "
+        f"durability {given.durability.name}: outlives {OUTLIVES[given.durability]}"
+    )
+    try:
+        plugin.url_for("any")
+    except StateError as error:
+        return f"{said}; not by open() without a URL: {getattr(error, 'reason', error)}"
+    return said
+
+
 def _examine(url: str) -> StoreReport:
     try:
         return StoreReport(url, tuple(gather_crews(_others_of(url))), "")
     except StateError as error:
-        return StoreReport(url, (), str(error))
+        return StoreReport(url, (), name_trouble(url, error))
 
 
 def _describe_shortfall(sharer: Sharer) -> str:
@@ -170,11 +193,13 @@ def show_machine(as_json: bool) -> None:
     from rich.text import Text
 
     console = Console()
-    table = Table("backend", "here", title="Backends", title_justify="left")
+    table = Table("backend", "what it promises", title="Backends", title_justify="left")
     for scheme, what in report.backends.items():
         table.add_row(f"{scheme}:", Text(what))
     console.print(table)
-    table = Table("store", "shared by", title="Stores that can be found", title_justify="left")
+    table = Table(title="Stores that can be found", title_justify="left")
+    table.add_column("store", overflow="fold")  # to be copied: broken, but never cut
+    table.add_column("shared by", overflow="fold")
     for store in report.stores:
         table.add_row(Text(redact(store.url)), Text(store.trouble or _summarise(store.crews)))
     console.print(table if report.stores else "No store was found; those named by a path are not listed.")

@@ -1,7 +1,7 @@
 """The commands that look into one store, or change it.
 
 A command that only reads never makes a store that is not there: it asks the
-plug-in first.
+plug-in first.  One that makes it says so if it ends with the command.
 """
 
 from __future__ import annotations
@@ -18,13 +18,22 @@ from sharedstate import opening, registry
 from sharedstate.backend.urls import parse_url
 from sharedstate.cli.helping import examples
 from sharedstate.cli.notation import entry_line, read_value, write_value
-from sharedstate.errors import CorruptError, LockTimeoutError, UnavailableError, redact
+from sharedstate.errors import (
+    CorruptError,
+    LockTimeoutError,
+    StateError,
+    StoreAccessError,
+    UnavailableError,
+    redact,
+)
+from sharedstate.model import Scope
 
 if TYPE_CHECKING:
     from sharedstate.backend import Lock
+    from sharedstate.backend.plugin import Plugin
     from sharedstate.store import Store
 
-__all__ = ["STORE_COMMANDS", "open_existing", "remove_asking"]
+__all__ = ["STORE_COMMANDS", "name_trouble", "open_existing", "remove_asking", "warn_if_fleeting"]
 
 
 def open_existing(url: str) -> Store:
@@ -34,9 +43,39 @@ def open_existing(url: str) -> Store:
     # A plug-in without exists() is of a server, whose stores are always there.
     exists = getattr(plugin, "exists", None)
     if exists is not None and not exists(parsed):
-        advice = "Check the name; a store is made by the program that uses it, or by `sharedstate set`."
-        raise UnavailableError(url=url, reason="there is no such store", advice=advice)
+        raise UnavailableError(url=url, reason="there is no such store", advice=_advise_on_name(url, plugin))
     return opening.open_store(url)
+
+
+def name_trouble(url: str, error: StateError) -> str:
+    """Return in a line why a store could not be looked at, for a list of stores, where its URL stands already.
+
+    What to do about one that is somebody else's is told to who asks for that store.
+    """
+    told = error.reason if isinstance(error, StoreAccessError) else str(error).removeprefix(f"{url}: ")
+    return " ".join(told.split())
+
+
+def _advise_on_name(url: str, plugin: Plugin) -> str:
+    if plugin.CAPABILITIES.scope is Scope.INTERPRETER:
+        return "It is seen by the program that has it, and by no command: take another scheme."
+    from difflib import get_close_matches
+
+    found = {_name_in(each): each for each in plugin.discover()}
+    alike = get_close_matches(_name_in(url), found, 1, cutoff=0.75)
+    meant = f" Did you mean {found[alike[0]]}?" if alike else ""
+    listed = f" (`sharedstate {parse_url(url).scheme} list`)" if found else ""
+    return f"Check the name{listed}; a store is made by the program that uses it, or by `sharedstate set`.{meant}"
+
+
+def _name_in(url: str) -> str:
+    return url.partition(":")[2].lstrip("/").partition("?")[0]
+
+
+def warn_if_fleeting(store: Store) -> None:
+    """Say so if nobody will see what was written."""
+    if store.capabilities.scope is Scope.INTERPRETER:
+        click.echo(f"sharedstate: {redact(store.url)} ends with this command: take another scheme to keep it", err=True)
 
 
 def _fail(reason: str) -> None:
@@ -47,6 +86,17 @@ def _fail(reason: str) -> None:
 # --- Values --------------------------------------------------------------------
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+_ttl_s = click.FloatRange(min=0.0, min_open=True, max=1e9)
+
+
+class _TakesNegatives(click.Command):
+    """A command that takes -5 for a value, and no option: none of them has a digit."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Leave unknown options to the arguments if one of them is a negative number."""
+        ctx.ignore_unknown_options = any(arg[:1] == "-" and arg[1:2].isdigit() for arg in args)
+        return super().parse_args(ctx, args)
 
 
 @click.command(
@@ -71,6 +121,7 @@ def get_value(url: str, key: str, as_json: bool) -> None:
 
 @click.command(
     "set",
+    cls=_TakesNegatives,
     epilog=examples(
         "sharedstate set shm://jobs config '{\"retries\": 3}'",
         'sharedstate set shm://jobs motto "no pickle" --text --ttl 60',
@@ -80,7 +131,7 @@ def get_value(url: str, key: str, as_json: bool) -> None:
 @click.argument("url")
 @click.argument("key")
 @click.argument("value")
-@click.option("--ttl", "ttl_s", type=float, metavar="SECONDS", help="Let it expire after that time.")
+@click.option("--ttl", "ttl_s", type=_ttl_s, metavar="SECONDS", help="Let it expire after that time.")
 @click.option("--text", is_flag=True, help="Take VALUE as a str as it stands, not as JSON.")
 @_as_json
 def set_value(  # noqa: PLR0917  click names them
@@ -95,6 +146,7 @@ def set_value(  # noqa: PLR0917  click names them
         ) from None
     with opening.open_store(url) as store:
         store.set(key, parsed, ttl_s)
+        warn_if_fleeting(store)
     if as_json:
         click.echo(json.dumps({"key": key, "stored": True}, ensure_ascii=False))
 
@@ -106,7 +158,7 @@ def set_value(  # noqa: PLR0917  click names them
 @click.argument("key")
 @click.option("--by", default="1", metavar="NUMBER", help="What to add; 1 by default, and may be negative.")
 @click.option("--initial", default="0", metavar="NUMBER", help="What an absent key starts from; 0 by default.")
-@click.option("--ttl", "ttl_s", type=float, metavar="SECONDS", help="Let it expire, if this call creates it.")
+@click.option("--ttl", "ttl_s", type=_ttl_s, metavar="SECONDS", help="Let it expire, if this call creates it.")
 @_as_json
 def increment_value(  # noqa: PLR0917  click names them
     url: str, key: str, by: str, initial: str, ttl_s: float | None, as_json: bool
@@ -115,6 +167,7 @@ def increment_value(  # noqa: PLR0917  click names them
     numbers = _number(by, "--by"), _number(initial, "--initial")
     with opening.open_store(url) as store:
         total = store.increment(key, *numbers, ttl_s)
+        warn_if_fleeting(store)
     click.echo(write_value({"key": key, "value": total} if as_json else total))
 
 
@@ -170,6 +223,8 @@ def watch(url: str, prefix: str, timeout_s: float | None) -> None:
     """
     with open_existing(url) as store:
         try:
+            if sys.stdout.isatty():
+                click.echo("sharedstate: waiting for changes; Ctrl-C ends that", err=True)
             for change in store.watch(prefix, timeout_s):
                 if change.entry is None:
                     line = json.dumps({"key": change.key, "gone": True}, ensure_ascii=False)
@@ -218,6 +273,7 @@ def show_locks(url: str, as_json: bool) -> None:
     from rich.text import Text
 
     table = Table("name", "held", "owner", "token", "since")
+    table.columns[0].overflow = "fold"  # to be copied: broken, but never cut
     for record in records:
         since = datetime.fromtimestamp(record.acquired_at, UTC).astimezone().isoformat(" ", "seconds")
         holder = f"{record.owner}{'' if record.owner.is_alive() else ' (gone)'}"

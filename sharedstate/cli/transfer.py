@@ -26,7 +26,7 @@ from sharedstate.backend.waiting import check_ttl
 from sharedstate.cli.helping import examples
 from sharedstate.cli.notation import entry_line, read_line
 from sharedstate.cli.progress import draw_progress
-from sharedstate.cli.stores import open_existing
+from sharedstate.cli.stores import open_existing, warn_if_fleeting
 from sharedstate.errors import StateError, redact
 from sharedstate.migration import compare_capabilities, copy_entries, find_differences, move_store, put_entry
 from sharedstate.migration.cache_directory import CacheDirectory
@@ -103,13 +103,19 @@ def load(url: str, file: TextIO, overwrite: bool, as_json: bool) -> None:
     unless --overwrite is given. Entries with a ttl_s expire that long after
     they are loaded.
     """
-    lines = list(_read_lines(file))
+    if file.isatty():
+        click.echo("sharedstate: reading entries from the terminal, a line each; Ctrl-D ends that", err=True)
+    try:
+        lines = list(_read_lines(file))
+    except UnicodeDecodeError:
+        raise click.BadParameter("it is no UTF-8 text, and so not what `dump` printed", param_hint="FILE") from None
     outcomes: dict[Outcome, list[str]] = {outcome: [] for outcome in Outcome}
     with opening.open_store(url) as store, draw_progress(f"loading {redact(url)}") as progress:
         for done, line in enumerate(lines):
             if progress is not None:
                 progress(done, len(lines))
             outcomes[put_entry(store, line.key, line.read, overwrite=overwrite)].append(line.key)
+        warn_if_fleeting(store)
     refused, too_large = outcomes[Outcome.REFUSED], outcomes[Outcome.TOO_LARGE]
     written, same = len(outcomes[Outcome.WRITTEN]), len(outcomes[Outcome.SAME])
     if as_json:
@@ -179,6 +185,7 @@ def import_diskcache(  # noqa: PLR0917  click names them
         report = import_cache(
             cache, store, overwrite=overwrite, int_keys=int_keys, allow_pickle=unsafe_pickle, progress=progress
         )
+        warn_if_fleeting(store)
     if as_json:
         found = {**report._asdict(), "left_behind": [each._asdict() for each in report.left_behind]}
         _print_json(directory=directory, url=redact(url), **found)
@@ -270,6 +277,8 @@ def copy(  # noqa: PLR0917  click names them
     and --delete; start it with the new URL.
     """
     with open_existing(source_url) as source, opening.open_store(target_url) as target:
+        if source.url == target.url:
+            raise click.UsageError(f"FROM and TO are the same store: {redact(source.url)}.")
         changes = compare_capabilities(source.capabilities, target.capabilities)
         if not as_json:
             _tell_changes(changes)

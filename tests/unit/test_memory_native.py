@@ -1,6 +1,6 @@
 """The C module of memory: what it gives back, what it does without memory, and the interpreters it runs in.
 
-What it does, and that it does the same as Python, is test_memory_entries.py's.
+What it does is test_memory_entries.py's; that it does the same as Python, test_memory_in_c_and_python.py's.
 """
 
 from __future__ import annotations
