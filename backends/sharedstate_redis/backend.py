@@ -6,7 +6,8 @@ own while it lasts.  Nothing of the data is kept in Python.
 Invariants, verified by `check`:
     R1  the store's key has an id, a format and the last generation
     R2  an entry is a generation above 0 and at most the last one, a deadline, and the bytes of one value
-    R3  the index has each entry once, with its deadline; the server expires it one millisecond before that
+    R3  the index has each entry once, with its deadline; the server expires it one millisecond before that, or
+        about then if it came from another node of a cluster
     R4  a lock's record has its state, token, time and owner
     R5  a sharer's record is the encoding of what it tells of itself
 Crash: the server's; a script is run whole or not at all, also where the client
