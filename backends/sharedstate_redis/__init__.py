@@ -2,8 +2,8 @@
 
 The plug-in's door; see FORMAT.md for what lies in the server and why.  Reading
 order: `address` (a URL, taken apart), `sessions` (one connection, and fork),
-`connecting` (how it is made), `sentinels` (to which server), `pool` (who uses
-which), `faults` (the server's errors in ours), `cells` (an entry as bytes),
+`connecting` (how it is made), `sentinels` and `cluster` (to which server), `pool`
+(who uses which), `faults` (the server's errors in ours), `cells` (an entry as bytes),
 `scripts` (what the server runs), `server` (what it keeps, and how long), `place`
 (a store made, found, removed), `anchor` (the connection that says that we
 live), `locks`, `backend` (the verbs).

@@ -4,11 +4,12 @@
     rediss://...?ca=/path&cert=/path&key=/path      the same over TLS
     redis+unix:/path/of/the/socket?db=0&name=jobs
     redis+sentinel://[user:password@]host[:port],host[:port].../service[/database][/name]
+    redis+cluster://[user:password@]host[:port],host[:port].../name
 
-A name of digits only would be taken for a database's number: give both then.
-User and password are the servers'; those of the sentinels are parameters,
-`sentinel_username` and `sentinel_password`.  With `tls=yes`, and then `ca`,
-`cert` and `key`, the way to both is encrypted.
+A name of digits only would be taken for a database's number: give both then; a
+cluster has number 0 only.  User and password are the servers'; those of the
+sentinels are parameters, `sentinel_username` and `sentinel_password`.  With
+`tls=yes`, and then `ca`, `cert` and `key`, the way to all of them is encrypted.
 """
 
 from __future__ import annotations
@@ -49,14 +50,15 @@ class Address(NamedTuple):
         name: the store's, within the database.
         timeout_s: how long a call waits for the server.
         socket: path of the server's socket, "" if it is reached by `host` and `port`.
-        host: of the server; "" if it has a socket, or a `service` tells.
+        host: of the server; "" if it has a socket, or a `service` or `nodes` tell.
         port: of the server; 0 likewise.
         database: its number.
         username: "" for the default user.
         password: "" for none.
         has_tls: whether the way is encrypted.
         certificates: paths of the CA's certificates, of ours, and of its key; "" for none.
-        service: whose primary the server is; None if it is always the same one.
+        service: whose primary the server is; None if no sentinels tell.
+        nodes: host and port of those of a cluster that are asked first; () if it is none.
     """
 
     url: str
@@ -71,6 +73,12 @@ class Address(NamedTuple):
     has_tls: bool
     certificates: tuple[str, str, str]
     service: Service | None = None
+    nodes: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def may_change(self) -> bool:
+        """Whether another server may take over, or be given the store."""
+        return self.service is not None or bool(self.nodes)
 
     def is_of_this_host(self) -> bool:
         """Return whether no other host can mean the same server by it."""
@@ -85,6 +93,8 @@ def read_url(url: StoreUrl) -> Address:
     """
     if url.scheme == "redis+unix":
         return _read_socket(url)
+    if url.scheme == "redis+cluster":
+        return _read_cluster(url)
     return _read_service(url) if url.scheme == "redis+sentinel" else _read_host(url)
 
 
@@ -130,6 +140,21 @@ def _read_service(url: StoreUrl) -> Address:
     service = Service(known_as, sentinels, *ours)
     canonical = url.canonical(url.target)
     return Address(canonical, name, timeout_s, "", "", 0, database, username, password, has_tls, certificates, service)
+
+
+def _read_cluster(url: StoreUrl) -> Address:
+    username, password, places, parts = _split_target(url)
+    nodes = tuple(_split_port(url, place, _PORT) for place in places.split(","))
+    database, name = _database_and_name(url, parts)
+    if database:
+        reason = f"a cluster has database 0 only, not {database}"
+        url.refuse(reason, f"Leave it out; if {database} is the store's name, write /0/{database}.")
+    has_tls = url.choice("tls", ("no", "yes")) == "yes"
+    certificates = _certificates(url, has_tls)
+    timeout_s = _timeout(url)
+    url.finish()
+    canonical = url.canonical(url.target)
+    return Address(canonical, name, timeout_s, "", "", 0, 0, username, password, has_tls, certificates, None, nodes)
 
 
 def _split_target(url: StoreUrl) -> tuple[str, str, str, list[str]]:
@@ -181,6 +206,8 @@ def _number(url: StoreUrl, what: str, text: str, most: int) -> int:
 def _form(url: StoreUrl) -> str:
     if url.scheme == "redis+unix":
         return "redis+unix:/path/of/the/socket?db=0&name=jobs"
+    if url.scheme == "redis+cluster":
+        return "redis+cluster://host:port,host:port/name"
     return f"{url.scheme}://host:port{',host:port/service' if url.scheme == 'redis+sentinel' else ''}/database/name"
 
 

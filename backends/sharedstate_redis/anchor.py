@@ -2,7 +2,9 @@
 
 It alone listens to a channel of its own, so the server knows without asking
 anybody whether it is there: it counts the listeners.  When a process dies, the
-kernel closes the connection, and the server forgets the listener.
+kernel closes the connection, and the server forgets the listener.  In a cluster
+the channel is of the store's slot: a node that loses the slot ends the listening,
+and says so.
 
     A1  A nonce is never used twice: whose channel has no listener is gone for ever.
     A2  An anchor whose connection broke is dead; it does not connect again.  What
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from sharedstate.backend import Mutex, fork_epoch
+from sharedstate_redis.cluster import Patience
 from sharedstate_redis.faults import translate
 from sharedstate_redis.sessions import LateError, LostError, pack
 
@@ -50,25 +53,49 @@ class Anchor:
         self._owes = False  # guarded by _turn; whether a reply is still to come, after an exception from outside
         self._pool = pool
         self._session = pool.dial()
-        self._session.send(pack(b"SUBSCRIBE", place.channels + self.nonce))
-        if not self._session.wait_for_push(pool.address.timeout_s):
-            raise LateError("no answer to SUBSCRIBE")
+        verb = b"SSUBSCRIBE" if pool.address.nodes else b"SUBSCRIBE"
+        self._session.send(pack(verb, place.channels + self.nonce))
+        try:
+            if not self._session.wait_for_push(pool.address.timeout_s):
+                raise LateError(f"no answer to {verb.decode()}")
+        except ResponseError as error:
+            if not pool.is_left_after(error, self._session):
+                raise
+            raise LostError(f"the slot has gone to another node ({error})") from error
 
     def is_dead(self) -> bool:
-        """Return whether the connection is known to have gone, is a parent's, or of a server that was left."""
-        return not self._pool.may_use(self._session) or self._session.is_stale()
+        """Return whether it is known not to listen any more, is a parent's, or of a server that was left."""
+        return not self._pool.may_use(self._session) or self._session.is_stale() or self._is_deaf()
 
-    def run(self, script: Script, keys: list[bytes], arguments: list[bytes]) -> list[Any]:
-        """Have the server run a script, and return its reply.
+    def _is_deaf(self) -> bool:
+        if not self._pool.address.nodes:
+            return False  # only a cluster ends what goes on
+        with self._turn:
+            if self._is_busy or self._owes:
+                return self._session.was_unsubscribed()
+            try:
+                return self._session.is_deaf()
+            except RedisError:
+                return True
+
+    def run(self, script: Script, keys: list[bytes], arguments: list[bytes], is_patient: bool = True) -> list[Any]:
+        """Have the server run a script, and return its reply; while the store's slot moves, wait if `is_patient`.
 
         Raises:
             LostError, LateError: the connection broke; all that rests on it is lost.
             ResponseError: the server refused.
         """
+        patience = Patience(self._pool.address.timeout_s)
         with self._turn:
             try:
                 self._is_busy = True
-                reply = self._run(script, keys, arguments)
+                while True:
+                    try:
+                        reply = self._run(script, keys, arguments)
+                        break
+                    except ResponseError as error:
+                        if not (is_patient and self._pool.is_moving(error) and patience.lasts()):
+                            raise
                 while self._later:
                     self._run(*self._later.pop())
             finally:
@@ -82,11 +109,12 @@ class Anchor:
                 self._later.append((script, keys, arguments))
                 return
         try:
-            self.run(script, keys, arguments)
+            self.run(script, keys, arguments, is_patient=False)  # a finalizer may be waiting
         except (LostError, LateError, ResponseError):
             self._session.close()
 
     def _run(self, script: Script, keys: list[bytes], arguments: list[bytes]) -> list[Any]:
+        script, keys = self._pool.fit(script, keys)
         request = script.request(keys, arguments)
         try:
             reply: list[Any] = self._exchange(request)
@@ -106,10 +134,10 @@ class Anchor:
             reply = session.exchange(request)
         except ResponseError as error:
             self._owes = False
-            if not self._pool.is_left_after(error):
+            if not self._pool.is_left_after(error, session):
                 raise
             session.close()
-            raise LostError(f"the server is the primary no more ({error})") from error
+            raise LostError(f"the store is at another server ({error})") from error
         except RedisError as error:
             session.close()
             if isinstance(error, (LostError, LateError)):
@@ -120,6 +148,10 @@ class Anchor:
                 session.close()  # it has half a request
             raise
         self._owes = False
+        if session.was_unsubscribed():
+            # The slot went, and came back: what was just taken rests on nothing (A1).
+            session.close()
+            raise LostError("the server has ended the listening")
         return reply
 
     def _skip(self) -> None:

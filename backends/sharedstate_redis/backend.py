@@ -6,7 +6,8 @@ own while it lasts.  Nothing of the data is kept in Python.
 Invariants, verified by `check`:
     R1  the store's key has an id, a format and the last generation
     R2  an entry is a generation above 0 and at most the last one, a deadline, and the bytes of one value
-    R3  the index has each entry once, with its deadline; the server expires it one millisecond before that
+    R3  the index has each entry once, with its deadline; the server expires it one millisecond before that, or
+        about then if it came from another node of a cluster
     R4  a lock's record has its state, token, time and owner
     R5  a sharer's record is the encoding of what it tells of itself
 Crash: the server's; a script is run whole or not at all, also where the client
@@ -79,6 +80,7 @@ class RedisBackend(Backend):
         self._read = pool.read
         self._entries = place.entries  # what the name of an entry begins with
         self._anchors = Anchors(pool, place)
+        self._moves = bool(pool.address.nodes)  # whether entries may have come from another server
         self._is_told = True  # whether the server tells of changes; until it refuses
 
     # --- Reading ------------------------------------------------------------
@@ -296,8 +298,11 @@ class RedisBackend(Backend):
                 tries += 1
                 if tries == 3:
                     raise UnavailableError(url=self.url, reason=str(error), advice="Try again later.") from error
-            except ResponseError:
-                self._is_told = False  # it may not: then look now and then
+            except ResponseError as error:
+                if self._pool.is_moving(error):
+                    self.change_token()  # waits until the store is to be had again
+                else:
+                    self._is_told = False  # it may not: then look now and then
         return super().wait(token, timeout_s if timeout_s is None else deadline.remaining_s(timeout_s))
 
     def _wait_to_be_told(self, token: int, deadline: Deadline) -> bool:
@@ -406,7 +411,7 @@ class RedisBackend(Backend):
         except (UnicodeDecodeError, KeyFormatError) as error:
             raise CorruptError(url=self.url, reason=f"R3: the index names {name!r}") from error
         if cell is None:
-            if self.capabilities.evicts:
+            if self.capabilities.evicts or (self._moves and deadline != b"inf"):
                 return
             raise CorruptError(url=self.url, reason=f"R3: the index names {key!r}, which is not there")
         entry = parse_entry(self.url, key, cell)
@@ -414,6 +419,8 @@ class RedisBackend(Backend):
             raise CorruptError(url=self.url, reason=f"R2: {key!r} is at generation {entry.generation} of {last}")
         indexed = None if deadline == b"inf" else float(deadline) / 1000
         expires = None if expiry == -1 else (expiry + 1) / 1000
+        if self._moves and expires is not None and indexed is not None:
+            expires = indexed  # a node that is given a key is told how long it has to live, and counts anew
         if not entry.expires_at == indexed == expires:
             reason = f"R3: {key!r} expires at {entry.expires_at}, by the index {indexed}, by the server {expires}"
             raise CorruptError(url=self.url, reason=reason)

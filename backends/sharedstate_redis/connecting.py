@@ -44,9 +44,16 @@ class _Parser(_RESP3Parser):
     """Redis-py's own, but that it takes logging's lock for each message that the server pushes.
 
     A signal handler that raises in there would leave that lock held, and every thread that logs afterwards hanging.
+
+    Attributes:
+        was_unsubscribed: whether the server has ended a subscription, which it does when a slot goes to another node.
     """
 
+    was_unsubscribed = False
+
     def handle_pubsub_push_response(self, response: Any) -> Any:
+        if response[0] == b"sunsubscribe":
+            self.was_unsubscribed = True
         return response
 
 

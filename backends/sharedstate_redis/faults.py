@@ -13,29 +13,39 @@ from redis.exceptions import (
     AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
     InvalidResponse,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
 )
 
 from sharedstate.errors import CapacityError, CorruptError, StateError, StoreAccessError, UnavailableError
+from sharedstate_redis.cluster import NoNodeError, Standing, is_moving
 from sharedstate_redis.sentinels import NoPrimaryError, Verdict
 from sharedstate_redis.sessions import LostError
 
 if TYPE_CHECKING:
     from sharedstate_redis.address import Address
 
-__all__ = ["gone", "is_refusal", "is_temporary", "translate"]
+__all__ = ["MemberError", "gone", "is_refusal", "is_temporary", "translate"]
 
 _WRONG_TYPE: Final = "WRONGTYPE"
-_TRY_AGAIN: Final = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN"})
+_TRY_AGAIN: Final = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "MASTERDOWN"})
 _ABOUT_SENTINELS: Final = {
     Verdict.NO_PRIMARY: "Try again when the failover is over; with a timeout= above what that takes, calls wait.",
     Verdict.UNKNOWN: "Name a service that they monitor: redis+sentinel://host:port/service/name.",
     Verdict.REFUSED: "Give sentinel_password=, and sentinel_username= if they have users.",
     Verdict.STRANGER: "Name the sentinels, not the servers; their port is 26379 if no other is given.",
+}
+_ABOUT_CLUSTER: Final = {
+    Standing.REFUSED: "Give the user and the password in the URL, and the user the rights that FORMAT.md names.",
+    Standing.UNOWNED: "Give the slot to a node: redis-cli --cluster fix host:port.",
+    Standing.DOWN: "Try again when it has recovered; with a timeout= above what a failover takes, calls wait.",
+    Standing.AWAY: "Try again when the failover is over; with a timeout= above what that takes, calls wait.",
+    Standing.STRANGER: "Open redis://, or redis+sentinel://, for a server that is of no cluster.",
 }
 
 # X.509's own numbers of what is wrong with a certificate; others mean that nobody whom we trust has signed it.
@@ -43,6 +53,10 @@ _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
 _OTHER_HOST: Final = 62
 _OTHER_ADDRESS: Final = 64
+
+
+class MemberError(ResponseError):
+    """The server is a node of a cluster, where scripts and locks need other care than at a server by itself."""
 
 
 def is_refusal(error: RedisError) -> bool:
@@ -66,18 +80,11 @@ def translate(address: Address, error: RedisError) -> StateError:
         return StoreAccessError(url=url, reason=f"the server refuses us ({reason})", advice=advice)
     if isinstance(error, ReadOnlyError):
         advice = "Name its primary, or its sentinels: redis+sentinel://host:port/service."
-        if address.service is not None:
+        if address.may_change:
             advice = "Try again when the failover is over."
         return UnavailableError(url=url, reason="the server is a replica", advice=advice)
-    if isinstance(error, NoPrimaryError) and error.verdict is not Verdict.SILENT:
-        kind = StoreAccessError if error.verdict is Verdict.REFUSED else UnavailableError
-        advice = _look_at_certificates(address, _cause(error)) or _ABOUT_SENTINELS[error.verdict]
-        return kind(url=url, reason=reason, advice=advice)
-    if isinstance(error, AskError):  # or MovedError, which derives from it
-        advice = "Clusters are not served yet: name a server that is none of a cluster."
-        return UnavailableError(
-            url=url, reason=f"the store belongs to another server of a cluster ({reason})", advice=advice
-        )
+    if (found := _look_at_the_place(address, error, reason)) is not None:
+        return found
     code = getattr(error, "status_code", None) or reason.partition(" ")[0]  # where redis-py has taken it off
     if code == _WRONG_TYPE:
         return CorruptError(url=url, reason=f"a key of the store is of another kind ({reason})")
@@ -86,21 +93,45 @@ def translate(address: Address, error: RedisError) -> StateError:
     return UnavailableError(url=url, reason=reason, advice=_look_at_the_way(address, error))
 
 
+def _look_at_the_place(address: Address, error: RedisError, reason: str) -> StateError | None:
+    """Return the error for a store that is to be had elsewhere, or not yet; None if that is not what is wrong."""
+    url = address.url
+    advice = ""
+    is_denied = False
+    if isinstance(error, NoPrimaryError) and error.verdict is not Verdict.SILENT:
+        advice, is_denied = _ABOUT_SENTINELS[error.verdict], error.verdict is Verdict.REFUSED
+    elif isinstance(error, NoNodeError) and error.standing is not Standing.SILENT:
+        advice, is_denied = _ABOUT_CLUSTER[error.standing], error.standing is Standing.REFUSED
+    if advice:
+        kind = StoreAccessError if is_denied else UnavailableError
+        return kind(url=url, reason=reason, advice=_look_at_certificates(address, _cause(error)) or advice)
+    if isinstance(error, MemberError) or (isinstance(error, AskError) and not address.nodes):
+        advice = "Open redis+cluster://host:port/name; several hosts may be named, one is enough."
+        return UnavailableError(url=url, reason="the server is a node of a cluster", advice=advice)
+    if isinstance(error, ClusterDownError):
+        return UnavailableError(url=url, reason=f"the cluster is down ({reason})", advice=_ABOUT_CLUSTER[Standing.DOWN])
+    if is_moving(error):
+        advice = "Try again when it is there; with a timeout= above what that takes, calls wait."
+        reason = f"the slot of the store is being moved to another node ({reason})"
+        return UnavailableError(url=url, reason=reason, advice=advice)
+    return None
+
+
 def _look_at_the_way(address: Address, error: RedisError) -> str:
     """Return what to do about a server that cannot be reached, or does not talk to us."""
     cause = _cause(error)
-    server = "server runs" if address.service is None else "sentinels run"
+    server = "nodes run" if address.nodes else "sentinels run" if address.service else "server runs"
     advice = f"See that the {server} and can be reached, then try again."
     if address.has_tls:
         return _look_at_certificates(address, cause) or _look_at_tls(address, cause) or advice
     if address.socket or not _has_hung_up(error, cause):
         return advice
-    return f"{advice} If it speaks TLS there, {'open rediss://' if address.service is None else 'give tls=yes'}."
+    return f"{advice} If it speaks TLS there, {'give tls=yes' if address.may_change else 'open rediss://'}."
 
 
 def _cause(error: BaseException) -> OSError | None:
     """Return what the operating system, or TLS, has said, which redis-py tells in words of its own."""
-    if isinstance(error, NoPrimaryError) and error.__cause__ is not None:
+    if isinstance(error, (NoPrimaryError, NoNodeError)) and error.__cause__ is not None:
         error = error.__cause__
     cause = error.__cause__ or error.__context__
     return cause if isinstance(cause, OSError) else None

@@ -106,7 +106,7 @@ class RedisLock(Lock):
             return "it was given back"
         anchor, owner = self._claim
         # Where another server may be made the primary, only a primary knows.
-        script = scripts.HOLDS if self._anchors.pool.address.service is None else scripts.HOLDS_AT_PRIMARY
+        script = scripts.HOLDS_AT_PRIMARY if self._anchors.pool.address.may_change else scripts.HOLDS
         try:
             status = self._ask(anchor, script, owner)[0]
         except ResponseError as error:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CAPABILITIES", "COSTS", "MAX_TRANSACTION_KEYS", "MAX_VALUE_BYTES", "SCHEMES", "temporary_url", "url_for"]
 
-SCHEMES: Final = ("redis", "rediss", "redis+unix", "redis+sentinel")
-"""The ways to a server: TCP, TLS, a socket of this host, and to whichever of several is the primary."""
+SCHEMES: Final = ("redis", "rediss", "redis+unix", "redis+sentinel", "redis+cluster")
+"""The ways to a server: TCP, TLS, a socket of this host, to whichever of several is the primary, or has the slot."""
 
 MAX_VALUE_BYTES: Final = 2**27
 """The server's own limit is 512 MiB; it serves nobody else while it copies a value."""
@@ -32,7 +32,8 @@ CAPABILITIES: Final = Capabilities(
 COSTS: Final = Costs(get_ns=45_000, set_ns=60_000)
 
 _VARIABLE: Final = "SHAREDSTATE_REDIS_URL"
-"""Names the server for whoever names none: redis://host:port, redis+unix:/path, redis+sentinel://host:port/service."""
+"""Names the server for whoever names none: redis://host:port, redis+unix:/path, redis+sentinel://host:port/service,
+redis+cluster://host:port."""
 
 
 def url_for(name: str) -> str:

@@ -5,6 +5,7 @@ sharedstate:{jobs}:retired    ids of stores of this name whose entries are yet t
 sharedstate:{jobs}:<id>/      the index: a sorted set of the entries' names by deadline
 sharedstate:{jobs}:<id>/k     the entry `k`
 sharedstate:{jobs}:<id>:locks, sharedstate:{jobs}:<id>:sharers
+sharedstate:{jobs}:never      never there: what scripts name in a cluster (L5 of `scripts`)
 
 P1  A store is made and removed by one script each: it is there or not.
 P2  The id is in each name, and is never used twice.  So what a removed store
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sharedstate_redis.address import Address
     from sharedstate_redis.pool import Pool
 
-__all__ = ["FORMAT", "Place", "bury", "find", "make_or_find", "retire"]
+__all__ = ["FORMAT", "Place", "bury", "find", "make_or_find", "never", "retire"]
 
 FORMAT: Final = 1
 _BATCH: Final = 500
@@ -90,6 +91,11 @@ class Place(NamedTuple):
 
 def _name_of(name: str) -> bytes:
     return b"sharedstate:{%b}" % name.encode()
+
+
+def never(name: str) -> bytes:
+    """Return the name of a key of the store's slot that nobody makes."""
+    return _name_of(name) + b":never"
 
 
 def make_or_find(pool: Pool) -> Place:

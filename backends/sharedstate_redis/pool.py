@@ -8,9 +8,11 @@ by one atomic operation each.
         that was lost is `OutcomeUnknownError`.
     N3  Nobody waits for the server longer than the store's timeout.
     N4  At most as many connections stay open as there were calls at one time.
-    N5  Where sentinels tell who the primary is, a server that says that it is a
-        replica, which has written nothing, is left: the call is tried again with
-        the primary, and no connection from before is used again.
+    N5  Where sentinels or a cluster tell which server it is, one that says that it
+        is not, and so has written nothing, is left: the call is tried again with
+        the other, and no connection from before is used again.
+    N6  A call that a cluster refuses while the store's slot moves, or has lost its
+        node, has written nothing: it is tried again until the timeout.
 """
 
 from __future__ import annotations
@@ -18,13 +20,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import MovedError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from sharedstate.backend import Backoff, Deadline, fork_epoch, tell
 from sharedstate.errors import ClosedError, OutcomeUnknownError, UnavailableError
+from sharedstate_redis.cluster import Cluster, NoNodeError, Patience, is_moving
 from sharedstate_redis.connecting import connection_to
-from sharedstate_redis.faults import is_refusal, is_temporary, translate
-from sharedstate_redis.sentinels import NoPrimaryError, Sentinels, Verdict
+from sharedstate_redis.faults import MemberError, is_refusal, is_temporary, translate
+from sharedstate_redis.place import never
+from sharedstate_redis.sentinels import NoPrimaryError, Sentinels
 from sharedstate_redis.sessions import LateError, Session, dial, pack
 
 if TYPE_CHECKING:
@@ -50,6 +54,9 @@ class Pool:
         self._idle: list[Session] = []
         self._watching: list[Session] = []  # those that the server tells of changes
         self._sentinels = Sentinels(address, address.service) if address.service else None
+        self._cluster = Cluster(address) if address.nodes else None
+        self._never = never(address.name)
+        self._place = ("", 0)  # of the node that the latest connection leads to
 
     # --- Calls ----------------------------------------------------------------
 
@@ -68,6 +75,7 @@ class Pool:
 
     def run(self, script: Script, keys: list[bytes], arguments: list[bytes]) -> list[Any]:
         """Have the server run a script, and return its reply; the server is told the script when it lacks it."""
+        script, keys = self.fit(script, keys)
         request = script.request(keys, arguments)
         for _ in range(_TRIES):
             try:
@@ -80,36 +88,51 @@ class Pool:
             url=self.address.url, reason="the server forgets its scripts at once", advice="Look for SCRIPT FLUSH."
         )
 
+    def fit(self, script: Script, keys: list[bytes]) -> tuple[Script, list[bytes]]:
+        """Return a script and its keys as this server takes them."""
+        return (script, keys) if self._cluster is None else (script.in_cluster(), [*keys, self._never])
+
     def _call(
         self, request: bytes, is_writing: bool, exchange: Callable[[Session, bytes], Any] = Session.exchange
     ) -> Any:
-        tries, lost = 0, ""
+        refusals, losses, lost = 0, 0, ""
+        patience: Patience | None = None
         while True:
-            session = self.take(is_writing)
+            session = self.take(is_writing, None if patience is None else patience.deadline)
             try:
                 reply = exchange(session, request)
             except ResponseError as error:
-                tries += 1
-                if self.is_left_after(error) and tries < _TRIES:
-                    session.close()
-                    continue
-                self.give_back(session)
-                if isinstance(error, NoScriptError):
-                    raise
-                raise translate(self.address, error) from error
+                refusals += 1
+                patience = patience or Patience(self.address.timeout_s)
+                self._bear_refusal(session, error, refusals, patience)
+                lost = str(error)
             except RedisError as error:
                 session.close()
-                tries += 1
-                self._bear(session, error, is_writing, tries)
+                losses += 1
+                self._bear(session, error, is_writing, losses)
                 lost = str(error)
             except BaseException:
                 session.close()  # its reply is still to come
                 raise
             else:
                 self.give_back(session)
-                if tries:
+                if refusals or losses:
                     tell("store.reconnected", store=self.address.url, error=lost)
                 return reply
+
+    def _bear_refusal(self, session: Session, error: ResponseError, tries: int, patience: Patience) -> None:
+        """Return if the call may be tried again, where and when it will be answered otherwise."""
+        if self.is_left_after(error, session):
+            session.close()
+            if tries < _TRIES:
+                return
+        else:
+            self.give_back(session)
+        if self.is_moving(error) and patience.lasts():
+            return
+        if isinstance(error, NoScriptError):
+            raise error
+        raise translate(self.address, error) from error
 
     def _bear(self, session: Session, error: RedisError, is_writing: bool, tries: int) -> None:
         """Return if the call may be tried again."""
@@ -119,13 +142,21 @@ class Pool:
         if tries == _TRIES or isinstance(error, LateError):
             raise translate(self.address, error) from error
 
-    def is_left_after(self, error: RedisError) -> bool:
-        """Return whether by that refusal the server is no primary any more, though another is; then it is left."""
-        if not isinstance(error, ReadOnlyError) or self.address.service is None:
+    def is_left_after(self, error: RedisError, session: Session) -> bool:
+        """Return whether by that refusal another server has the store now; then this one is left."""
+        if not isinstance(error, (ReadOnlyError, MovedError)) or not self.address.may_change:
             return False
-        self.era += 1
-        self._close_idle()
+        self._leave(session.era)
         return True
+
+    def _leave(self, era: int) -> None:
+        if era == self.era:  # else somebody else has, and what there is leads to the other server
+            self.era += 1
+            self._close_idle()
+
+    def is_moving(self, error: RedisError) -> bool:
+        """Return whether the cluster will answer otherwise before long (N6)."""
+        return self._cluster is not None and is_moving(error)
 
     def let_it_notice(self) -> None:
         """Return when the server knows which connections were closed before the call.
@@ -137,13 +168,13 @@ class Pool:
 
     # --- Connections ------------------------------------------------------------
 
-    def take(self, is_writing: bool = False) -> Session:
-        """Return a connection for one call, an idle one or a new one."""
+    def take(self, is_writing: bool = False, deadline: Deadline | None = None) -> Session:
+        """Return a connection for one call, an idle one or a new one; the latter by `deadline`, if there is one."""
         while self.is_open:
             try:
                 session = self._idle.pop()
             except IndexError:
-                return self.dial()
+                return self.dial(deadline=deadline)
             if not self.may_use(session) or (
                 is_writing and time.monotonic() - session.idle_since > _FRESH_S and session.is_stale()
             ):
@@ -187,12 +218,12 @@ class Pool:
         if not self.is_open:
             self.close()
 
-    def dial(self, patience_s: float | None = None) -> Session:
-        """Return a new connection; try until the store's timeout, or `patience_s`, is over.
+    def dial(self, patience_s: float | None = None, deadline: Deadline | None = None) -> Session:
+        """Return a new connection; try until `deadline`, or the store's timeout, or `patience_s`, is over.
 
-        A service that the sentinels know is waited for until the timeout: it will have a primary again.
+        What a failover ends is waited for, however little patience there is.
         """
-        whole = Deadline(self.address.timeout_s)
+        whole = deadline or Deadline(self.address.timeout_s)
         limit = whole if patience_s is None else Deadline(patience_s)
         backoff = Backoff(_LONGEST_SLEEP_S)
         while True:
@@ -200,19 +231,34 @@ class Pool:
             try:
                 session = self._connect(whole)
             except RedisError as error:
-                deadline = whole if isinstance(error, NoPrimaryError) and error.verdict is Verdict.NO_PRIMARY else limit
+                is_passing = isinstance(error, (NoPrimaryError, NoNodeError)) and error.is_passing
+                deadline = whole if is_passing else limit
                 if deadline.has_passed() or not is_temporary(error) or isinstance(error, ResponseError):
                     raise translate(self.address, error) from error
             else:
-                session.era = era
-                return session
+                return self._admit(session, era)
             backoff.sleep(deadline)
             self.require_open()
 
+    def _admit(self, session: Session, era: int) -> Session:
+        """Say to which era a new connection belongs: all of one lead to the same server."""
+        if session.place != self._place:
+            if self._place[1]:
+                self._leave(era)
+            self._place, era = session.place, self.era
+        session.era = era
+        return session
+
     def _connect(self, deadline: Deadline) -> Session:
+        if self._cluster is not None:
+            return self._cluster.connect(deadline)
         if self._sentinels is not None:
             return self._sentinels.connect(deadline)
-        return dial(lambda: connection_to(self.address))
+        session = dial(lambda: connection_to(self.address))
+        if session.is_of_cluster():
+            session.close()
+            raise MemberError
+        return session
 
     def require_open(self) -> None:
         """Refuse if the handle was closed."""

@@ -15,6 +15,10 @@ list whose first item is one of the numbers below.
     L4  An entry's deadline stands in its cell, in the index, and in the server's
         own expiry of the key; the latter is one millisecond less, because the
         server keeps a key during the millisecond that it expires at.
+    L5  In a cluster each script names one key more that is never there.  A node
+        from which the slot is being moved refuses whoever names a key that it
+        lacks: so no script sees half of a store, or fails in its midst because a
+        key that it writes is elsewhere.
 """
 
 from __future__ import annotations
@@ -60,6 +64,11 @@ GONE: Final = 2  # the store is not there, or is another one
 FOREIGN: Final = 3  # the entry that is named next is none of ours
 
 
+# What differs in a cluster: listeners are its shard's, who are cut off when the slot goes to another node.
+_ALONE: Final = "local NUMSUB = 'NUMSUB'\n"
+_IN_CLUSTER: Final = "local NUMSUB = 'SHARDNUMSUB'\nKEYS[#KEYS] = nil\n"
+
+
 class Script:
     """One script.
 
@@ -68,12 +77,20 @@ class Script:
         writes: whether it may change anything.
     """
 
-    __slots__ = ("_digest", "text", "writes")
+    __slots__ = ("_digest", "_in_cluster", "_parts", "text", "writes")
 
-    def __init__(self, body: str, flags: str = "", head: str = "") -> None:
+    def __init__(self, body: str, flags: str = "", head: str = "", setting: str = _ALONE) -> None:
         self.writes = "no-writes" not in flags
-        self.text = f"#!lua{' flags=' + flags if flags else ''}\n{head}{body}".encode()
+        self.text = f"#!lua{' flags=' + flags if flags else ''}\n{setting}{head}{body}".encode()
+        self._parts = body, flags, head
         self._digest = sha1(self.text, usedforsecurity=False).hexdigest().encode()  # it is the server's name for it
+        self._in_cluster: Script | None = None
+
+    def in_cluster(self) -> Script:
+        """Return the same as a cluster's node runs it: with one key more, the last, which is never there (L5)."""
+        if self._in_cluster is None:
+            self._in_cluster = Script(*self._parts, _IN_CLUSTER)
+        return self._in_cluster
 
     def request(self, keys: Sequence[bytes], arguments: Sequence[bytes]) -> bytes:
         """Return the packed command that runs it."""
@@ -337,7 +354,7 @@ _ALIVE: Final = (
     _HEAD
     + """
 local function lives(nonce)
-    return tonumber(call('PUBSUB', 'NUMSUB', ARGV[2] .. nonce)[2]) > 0
+    return tonumber(call('PUBSUB', NUMSUB, ARGV[2] .. nonce)[2]) > 0
 end
 """
 )

@@ -54,6 +54,11 @@ class NoPrimaryError(LostError):
         reason = f"no sentinel names a primary of the service {service!r}: {'; '.join(text for _, text in answers)}"
         super().__init__(reason)  # pyright: ignore[reportUnknownMemberType]  redis-py does not say what it takes
 
+    @property
+    def is_passing(self) -> bool:
+        """Whether it ends by itself, with a failover."""
+        return self.verdict is Verdict.NO_PRIMARY
+
 
 class Sentinels:
     """Those of one handle."""

@@ -82,6 +82,7 @@ class Session:
 
     epoch = _CLOSED  # until it is complete, should a signal handler raise before
     era = 0  # as its pool counts them
+    place: tuple[str, int] = ("", 0)  # host and port of the node of a cluster that it leads to
 
     def __init__(self, connection: Any, fd: int) -> None:
         self._connection = connection
@@ -149,6 +150,23 @@ class Session:
         """Return whether the server said, when it was dialled, that it is no replica."""
         # In its answer to HELLO: ROLE would be a round trip more, and a right that few users have.
         return bool(self._connection.handshake_metadata.get(b"role") == b"master")
+
+    def is_of_cluster(self) -> bool:
+        """Return whether the server said, when it was dialled, that it is a node of a cluster."""
+        return bool(self._connection.handshake_metadata.get(b"mode") == b"cluster")
+
+    def is_deaf(self) -> bool:
+        """Return whether the server has ended a subscription; reads what it has said unasked.
+
+        Only while no reply is to come.
+        """
+        while self.wait_for_push(0):
+            pass
+        return self.was_unsubscribed()
+
+    def was_unsubscribed(self) -> bool:
+        """Return whether the server was heard to end a subscription."""
+        return bool(self._connection._parser.was_unsubscribed)  # noqa: SLF001  as above
 
     def allow(self, timeout_s: float) -> None:
         """Wait so long for a reply from now on."""

@@ -1,4 +1,4 @@
-"""The Redis backend keeps every promise of the contract, in a real server, also where sentinels tell which it is."""
+"""The Redis backend keeps every promise of the contract: in a server, in one that sentinels name, and in a cluster."""
 
 from __future__ import annotations
 
@@ -38,3 +38,20 @@ class TestRedisSentinel(BackendConformance):
     @pytest.fixture
     def url(self, service_url: str) -> str:
         return f"{service_url}conformance-{uuid4()}"
+
+
+@pytest.fixture(scope="module")
+def cluster_url() -> Iterator[str]:
+    """The URL of a cluster of three primaries with a replica each, without a store's name."""
+    from cluster_set import ClusterSet
+
+    directory = tempfile.mkdtemp(prefix="ss-")
+    with ClusterSet(directory, timeout_ms=60_000) as everybody:  # as above
+        yield everybody.url("").partition("?")[0]
+    shutil.rmtree(directory)
+
+
+class TestRedisCluster(BackendConformance):
+    @pytest.fixture
+    def url(self, cluster_url: str) -> str:
+        return f"{cluster_url}conformance-{uuid4()}"

@@ -287,6 +287,7 @@ def test_a_key_that_is_no_utf8_is_told_readably(memory_url: str, recorder: Recor
         ("redis://:hunter2@[::1]:7/jobs", {"server.address": "::1", "server.port": 7, "db.namespace": "jobs"}),
         ("redis+unix:/run/redis.sock?db=0&name=jobs", {"server.address": "/run/redis.sock", "db.namespace": "jobs"}),
         ("redis+sentinel://u:hunter2@h1:1,h2/main/jobs", {"server.address": "h1:1,h2", "db.namespace": "main/jobs"}),
+        ("redis+cluster://u:hunter2@h1:1,h2/jobs", {"server.address": "h1:1,h2", "db.namespace": "jobs"}),
         ("file:/tmp/\udcff", {"db.namespace": "/tmp/\\udcff"}),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 from contextlib import ExitStack
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import sharedstate
+from cluster_set import Node, slot_of
 from network import Network
 from redis_server import RedisServer
 from sentinel_set import SERVICE, Sentinel, figures
@@ -217,4 +220,73 @@ def test_a_primary_that_is_cut_off_is_left_and_writes_nothing(network: Network, 
         assert "k" not in store
         assert lock.token > token
         lock.release()
+        store.check()
+
+
+_HOLDING = """
+import sys, threading
+import sharedstate
+
+store = sharedstate.open(sys.argv[1])
+lock = store.lock("l")
+print(lock.acquire(), flush=True)
+try:
+    while not threading.Event().wait(0.01):
+        lock.token
+except sharedstate.LockLostError:
+    print("lost", flush=True)
+try:
+    store["k"] = "written by nobody else"
+except sharedstate.UnavailableError:
+    print("refused", flush=True)
+"""
+
+
+def test_a_node_that_is_cut_off_stops_by_itself(network: Network, places: Iterator[str]) -> None:
+    """Its replica takes over; who is alone with it is told that his lock is lost, and writes nothing."""
+    slot = slot_of("cut")
+    with ExitStack() as stack:
+        old = stack.enter_context(Node(next(places), *_OPEN, *_AT_ONCE, network=network))
+        first, last, new = near = [
+            stack.enter_context(Node(next(places), *_OPEN, *_AT_ONCE, host=network.here)) for _ in range(3)
+        ]
+        for node, *span in ((old, slot, slot), (first, 0, slot - 1), (last, slot + 1, 16383)):
+            node.tell("CLUSTER", "ADDSLOTSRANGE", *map(str, span))
+        for epoch, node in enumerate((old, *near), 1):
+            node.tell("CLUSTER", "SET-CONFIG-EPOCH", str(epoch))
+        for node in near:
+            node.tell("CLUSTER", "MEET", old.host, str(old.port), str(old.bus))
+        until(lambda: all(sum(each.is_well for each in node.table()) == 4 for node in (old, *near)))
+        new.tell("CLUSTER", "REPLICATE", old.identity())
+        until(lambda: figures(new).get("master_link_status") == "up")
+        until(lambda: all(b"cluster_state:ok" in node.command("CLUSTER", "INFO") for node in (old, *near)))
+        store = stack.enter_context(sharedstate.open(f"redis+cluster://{first.host}:{first.port}/cut?timeout=2"))
+        assert store.increment("n") == 1
+        command = [
+            *network.inside,
+            sys.executable,
+            "-c",
+            _HOLDING,
+            f"redis+cluster://{old.host}:{old.port}/cut?timeout=1",
+        ]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        alone = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, env=env, text=True))
+        stack.callback(alone.kill)
+        assert alone.stdout is not None
+        token = int(alone.stdout.readline())
+        until(lambda: figures(new).get("slave_repl_offset") == figures(old)["master_repl_offset"])
+
+        network.cut()
+        theirs = store.lock("l", timeout_s=60)
+        until(lambda: _is_done(theirs.acquire))
+        assert theirs.token > token
+        assert [alone.stdout.readline(), alone.stdout.readline()] == ["lost\n", "refused\n"]
+        total = store.increment("n")
+        network.restore()
+
+        until(lambda: figures(old).get("role") == "slave" and figures(old).get("master_link_status") == "up")
+        assert store["n"] == total
+        assert "k" not in store
+        assert theirs.token > token
+        theirs.release()
         store.check()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 
 import sharedstate
+from cluster_set import Node
 from redis_server import RedisServer, free_port
 from sentinel_set import SERVICE
+from sharedstate.testing.conformance.support import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,3 +208,23 @@ def test_sentinels_over_tls(
         assert store["k"] == 1
     with pytest.raises(sharedstate.UnavailableError, match="tls=yes"):
         sharedstate.open(url)
+
+
+def test_nodes_of_a_cluster_over_tls(certificates: Certificates) -> None:
+    """`tls=yes` encrypts the way to whichever node it is; without it, the error says so."""
+    directory = tempfile.mkdtemp(prefix="ss-")
+    port = free_port()
+    url = f"redis+cluster://127.0.0.1:{port}/test-{uuid4()}"
+    files = f"ca={certificates['ca']}&cert={certificates['client']}&key={certificates.key('client')}"
+    with Node(directory, *certificates.options(port), "--tls-cluster", "yes") as node:
+        node.tell("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        until(lambda: b"cluster_state:ok" in node.command("CLUSTER", "INFO"))
+
+        with sharedstate.open(f"{url}?tls=yes&{files}") as store, store.lock("l") as lock:
+            store["k"] = 1
+            assert store["k"] == 1
+            assert lock.token
+            assert store._backend.announce({}).is_held()
+        with pytest.raises(sharedstate.UnavailableError, match="tls=yes"):
+            sharedstate.open(url)
+    shutil.rmtree(directory)

@@ -54,6 +54,23 @@ def _address(text: str) -> Any:
             "redis+sentinel://one/main?tls=yes&ca=/ca.pem&cert=/c.pem&key=/k.pem",
             {"has_tls": True, "certificates": ("/ca.pem", "/c.pem", "/k.pem")},
         ),
+        (
+            "redis+cluster://ada:p%40s,:w@one,two:7,[::1]:8/jobs",
+            {
+                "host": "",
+                "nodes": (("one", 6379), ("two", 7), ("::1", 8)),
+                "username": "ada",
+                "password": "p@s,:w",
+                "service": None,
+                "name": "jobs",
+            },
+        ),
+        ("redis+cluster://one", {"nodes": (("one", 6379),), "database": 0, "name": "default", "has_tls": False}),
+        ("redis+cluster://one/0/17", {"database": 0, "name": "17"}),
+        (
+            "redis+cluster://one/jobs?tls=yes&ca=/ca.pem&cert=/c.pem&key=/k.pem",
+            {"has_tls": True, "certificates": ("/ca.pem", "/c.pem", "/k.pem")},
+        ),
     ],
 )
 def test_parts_of_a_url(text: str, facts: dict[str, Any]) -> None:
@@ -92,6 +109,14 @@ def test_parts_of_a_url(text: str, facts: dict[str, Any]) -> None:
         "redis+sentinel://one/main?ca=/ca.pem",
         "redis+sentinel://one/main?tls=1",
         "redis://cache?sentinel_password=x",
+        "redis+cluster:one/jobs",
+        "redis+cluster:///jobs",
+        "redis+cluster://one,/jobs",
+        "redis+cluster://one/1/jobs",
+        "redis+cluster://one/17",
+        "redis+cluster://one/a/b",
+        "redis+cluster://one/jobs?ca=/ca.pem",
+        "redis+cluster://one/jobs?sentinel_password=x",
     ],
 )
 def test_what_is_no_url_is_refused(text: str) -> None:
@@ -101,15 +126,16 @@ def test_what_is_no_url_is_refused(text: str) -> None:
 
 
 def test_schemes_belong_to_one_plugin() -> None:
-    """rediss:, redis+unix: and redis+sentinel: are the plug-in redis:; what it does not serve, nobody does."""
+    """rediss:, redis+unix: and the others are the plug-in redis:; what it does not serve, nobody does."""
     plugin = find_plugin(parse_url("redis://cache"))
 
     assert find_plugin(parse_url("rediss://cache")) is plugin
     assert find_plugin(parse_url("redis+unix:/s")) is plugin
     assert find_plugin(parse_url("redis+sentinel://a/main")) is plugin
+    assert find_plugin(parse_url("redis+cluster://a")) is plugin
     assert "redis" in known_schemes()
-    assert {"redis", "rediss", "redis+unix", "redis+sentinel", "shm"} <= set(every_scheme())
-    for text in ("rediss+sentinel://a/main", "redis+cluster://a", "redis+tls://a", "shms:a", "shm+x:a", "redisss://a"):
+    assert {"redis", "rediss", "redis+unix", "redis+sentinel", "redis+cluster", "shm"} <= set(every_scheme())
+    for text in ("rediss+sentinel://a/main", "rediss+cluster://a", "redis+tls://a", "shms:a", "shm+x:a", "redisss://a"):
         with pytest.raises(sharedstate.UrlError, match="no backend serves"):
             find_plugin(parse_url(text))
 
@@ -121,6 +147,7 @@ def test_scope_is_that_of_the_way(redis_url: str) -> None:
     assert _address("redis://127.1.2.3/jobs").is_of_this_host()
     assert not _address("redis://cache/jobs").is_of_this_host()
     assert not _address("redis+sentinel://localhost/main/jobs").is_of_this_host()  # which may know of any host
+    assert not _address("redis+cluster://localhost/jobs").is_of_this_host()  # likewise
 
 
 def test_no_server_here_is_said_at_once() -> None:
@@ -144,6 +171,7 @@ def test_a_server_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) ->
         ("redis+unix:/s", "redis+unix:/s?name=jobs"),
         ("redis+unix:/s?db=1", "redis+unix:/s?db=1&name=jobs"),
         ("redis+sentinel://a,b/main/?timeout=1", "redis+sentinel://a,b/main/jobs?timeout=1"),
+        ("redis+cluster://a,b:7000", "redis+cluster://a,b:7000/jobs"),
     ):
         monkeypatch.setenv("SHAREDSTATE_REDIS_URL", server)
         assert plugin.url_for("jobs") == expected
