@@ -23,9 +23,10 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import ClusterDownError, NoScriptError, RedisError, ResponseError
 
-from sharedstate.backend import Mutex, fork_epoch
+from sharedstate.backend import Deadline, Mutex, fork_epoch
+from sharedstate.errors import StateError
 from sharedstate_redis.cluster import Patience
 from sharedstate_redis.faults import translate
 from sharedstate_redis.sessions import LateError, LostError, pack
@@ -45,14 +46,14 @@ class Anchor:
         nonce: ends the channel's name.
     """
 
-    def __init__(self, pool: Pool, place: Place) -> None:
+    def __init__(self, pool: Pool, place: Place, deadline: Deadline) -> None:
         self.nonce = os.urandom(12).hex().encode()
         self._turn = Mutex()
         self._is_busy = False  # guarded by _turn, which a finalizer of the same thread enters too
         self._later: list[tuple[Script, list[bytes], list[bytes]]] = []  # guarded by _turn
         self._owes = False  # guarded by _turn; whether a reply is still to come, after an exception from outside
         self._pool = pool
-        self._session = pool.dial()
+        self._session = pool.dial(deadline=deadline)
         verb = b"SSUBSCRIBE" if pool.address.nodes else b"SUBSCRIBE"
         self._session.send(pack(verb, place.channels + self.nonce))
         try:
@@ -86,21 +87,41 @@ class Anchor:
             ResponseError: the server refused.
         """
         patience = Patience(self._pool.address.timeout_s)
+        while True:
+            try:
+                return self._run_in_turn(script, keys, arguments)
+            except ResponseError as error:
+                # Not in our turn: finalizers, and who asks whether it is dead, do not wait for the slot.
+                if not (is_patient and self._pool.is_moving(error) and self._pool.is_open and patience.lasts()):
+                    raise
+                if isinstance(error, ClusterDownError):
+                    self._look_around(patience)
+
+    def _run_in_turn(self, script: Script, keys: list[bytes], arguments: list[bytes]) -> list[Any]:
         with self._turn:
             try:
                 self._is_busy = True
-                while True:
-                    try:
-                        reply = self._run(script, keys, arguments)
-                        break
-                    except ResponseError as error:
-                        if not (is_patient and self._pool.is_moving(error) and patience.lasts()):
-                            raise
+                reply = self._run(script, keys, arguments)
                 while self._later:
-                    self._run(*self._later.pop())
+                    self._give_back(*self._later.pop())
             finally:
                 self._is_busy = False
             return reply
+
+    def _give_back(self, script: Script, keys: list[bytes], arguments: list[bytes]) -> None:
+        try:
+            self._run(script, keys, arguments)
+        except ResponseError as error:
+            self._session.close()  # as in `tell`
+            raise LostError("what was to be given back could not be") from error
+
+    def _look_around(self, patience: Patience) -> None:
+        """Leave a node that is cut off from the cluster, or has forgotten it, if another has the slot."""
+        with suppress(StateError):
+            self._pool.dial(deadline=patience.deadline).close()
+        if not self._pool.may_use(self._session):
+            self._session.close()
+            raise LostError("the store is at another server")
 
     def tell(self, script: Script, keys: list[bytes], arguments: list[bytes]) -> None:
         """Have the server run a script that gives something back; if it cannot, the end of the connection does."""
@@ -181,11 +202,12 @@ class Anchors:
             StateError: the server cannot be reached, or refuses.
         """
         self.pool.require_open()
+        deadline = Deadline(self.pool.address.timeout_s)  # of who waits for another's try, too
         with self._turns.setdefault(fork_epoch(), Mutex()):
             anchor = self._anchor
             if anchor is None or anchor.is_dead():
                 try:
-                    anchor = self._anchor = Anchor(self.pool, self.place)
+                    anchor = self._anchor = Anchor(self.pool, self.place, deadline)
                 except ResponseError as error:
                     raise translate(self.pool.address, error) from error
             return anchor

@@ -24,7 +24,6 @@ from redis.exceptions import (
     AuthenticationError,
     ClusterDownError,
     MovedError,
-    NoPermissionError,
     RedisError,
     ResponseError,
     TryAgainError,
@@ -53,7 +52,7 @@ class Standing(Enum):
     REFUSED = "it does not let us in"
     UNOWNED = "no node has the slot"
     DOWN = "the cluster is down"
-    AWAY = "it names another, which does not answer for the slot"
+    AWAY = "another has the slot, which does not answer"
     STRANGER = "it is of no cluster"
     SILENT = "it does not answer"
 
@@ -165,6 +164,8 @@ class Cluster:
             session.exchange(self._question)
         except MovedError as error:
             moved: Any = error  # whose types redis-py does not say
+            if moved.host == "?":  # it does not know where that one is to be reached
+                return Standing.AWAY
             return moved.host or place[0], moved.port
         except ClusterDownError:
             return Standing.DOWN if self._learn(session, place)[0] else Standing.UNOWNED
@@ -180,7 +181,7 @@ class Cluster:
         """Return who has the slot, by what the node believes, the primary first; and some primaries of other slots."""
         try:
             ranges: Any = session.exchange(pack(b"CLUSTER", b"SLOTS"))
-        except NoPermissionError:
+        except ResponseError:  # it may not be asked, or has another name there
             return [place], []  # then those of the URL have to do
         owners: list[tuple[str, int]] = []
         guides: list[tuple[str, int]] = []

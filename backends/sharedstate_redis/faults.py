@@ -44,7 +44,8 @@ _ABOUT_CLUSTER: Final = {
     Standing.REFUSED: "Give the user and the password in the URL, and the user the rights that FORMAT.md names.",
     Standing.UNOWNED: "Give the slot to a node: redis-cli --cluster fix host:port.",
     Standing.DOWN: "Try again when it has recovered; with a timeout= above what a failover takes, calls wait.",
-    Standing.AWAY: "Try again when the failover is over; with a timeout= above what that takes, calls wait.",
+    Standing.AWAY: "Try again when the failover is over; with a timeout= above what that takes, calls wait. "
+    "If that node is well, see that it can be reached by the name that it is known by (cluster-announce-ip).",
     Standing.STRANGER: "Open redis://, or redis+sentinel://, for a server that is of no cluster.",
 }
 

@@ -6,7 +6,8 @@ by one atomic operation each.
     N1  A call that only reads is tried again when the connection broke, twice.
     N2  A call that writes is tried again only if it was not sent whole; a reply
         that was lost is `OutcomeUnknownError`.
-    N3  Nobody waits for the server longer than the store's timeout.
+    N3  No wait for the server is longer than the store's timeout; a call that is
+        tried again may wait again.
     N4  At most as many connections stay open as there were calls at one time.
     N5  Where sentinels or a cluster tell which server it is, one that says that it
         is not, and so has written nothing, is left: the call is tried again with
@@ -20,7 +21,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import MovedError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import ClusterDownError, MovedError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from sharedstate.backend import Backoff, Deadline, fork_epoch, tell
 from sharedstate.errors import ClosedError, OutcomeUnknownError, UnavailableError
@@ -126,6 +127,8 @@ class Pool:
             session.close()
             if tries < _TRIES:
                 return
+        elif isinstance(error, ClusterDownError):
+            session.close()  # it may have been cut off, or have forgotten the cluster: ask all of them again
         else:
             self.give_back(session)
         if self.is_moving(error) and patience.lasts():
@@ -141,6 +144,7 @@ class Pool:
             raise OutcomeUnknownError(url=self.address.url, reason=f"the server's reply was lost ({error})") from error
         if tries == _TRIES or isinstance(error, LateError):
             raise translate(self.address, error) from error
+        self._close_idle()  # a server that was started anew has ended all of them
 
     def is_left_after(self, error: RedisError, session: Session) -> bool:
         """Return whether by that refusal another server has the store now; then this one is left."""
@@ -223,7 +227,7 @@ class Pool:
 
         What a failover ends is waited for, however little patience there is.
         """
-        whole = deadline or Deadline(self.address.timeout_s)
+        until = whole = deadline or Deadline(self.address.timeout_s)
         limit = whole if patience_s is None else Deadline(patience_s)
         backoff = Backoff(_LONGEST_SLEEP_S)
         while True:
@@ -232,12 +236,14 @@ class Pool:
                 session = self._connect(whole)
             except RedisError as error:
                 is_passing = isinstance(error, (NoPrimaryError, NoNodeError)) and error.is_passing
-                deadline = whole if is_passing else limit
-                if deadline.has_passed() or not is_temporary(error) or isinstance(error, ResponseError):
+                until = whole if is_passing else limit
+                if until.has_passed() or not is_temporary(error) or isinstance(error, ResponseError):
                     raise translate(self.address, error) from error
             else:
-                return self._admit(session, era)
-            backoff.sleep(deadline)
+                if era == self.era or session.place == self._place:
+                    return self._admit(session, era)
+                session.close()  # others have found the store at another server meanwhile
+            backoff.sleep(until)
             self.require_open()
 
     def _admit(self, session: Session, era: int) -> Session:

@@ -15,7 +15,6 @@ increment may count twice.
 from __future__ import annotations
 
 import select
-import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +25,7 @@ from sharedstate.backend import blank_on_fork, fork_epoch, keep_on_fork, open_un
 from sharedstate_redis.arrays import RefusalError, read_strings
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
 __all__ = ["LateError", "LostError", "Session", "dial", "pack"]
@@ -174,15 +174,10 @@ class Session:
 
     def is_stale(self) -> bool:
         """Return whether the server has closed the connection, as far as can be seen without asking it."""
-        # A socket with a time-out would wait for something to read, whatever the flags: so ask first.
+        # Not by a look at what has come: another thread may take that between the question and the look.
         poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        if not poll.poll(0):
-            return False
-        try:
-            return not socket.socket.recv(self._socket, 1, socket.MSG_PEEK)  # below TLS, which could not peek
-        except OSError:
-            return True
+        poll.register(self._fd, select.POLLRDHUP)  # POLLHUP and POLLERR are told unasked
+        return bool(poll.poll(0))
 
     def rest(self) -> None:
         """Note that it is idle from now on."""

@@ -26,7 +26,7 @@ import pytest
 import sharedstate
 from cluster_set import ClusterSet, is_done
 from sharedstate.model import Scope
-from sharedstate.testing.conformance.support import run_together, until
+from sharedstate.testing.conformance.support import PATIENCE_S, run_together, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -347,6 +347,28 @@ def test_a_lock_outlasts_a_move_that_is_given_up(whole: ClusterSet, name: str, u
         assert lock.token == token
         lock.release()
         assert other.lock("l").try_acquire()
+
+
+def test_who_waits_for_the_slot_keeps_nobody_waiting(whole: ClusterSet, name: str, store: Store) -> None:
+    """A thread waits for a lock on its way: another asks for its place among the sharers, and drops a lock, at once."""
+    token = store.join()
+    dropped = store.lock("dropped")
+    dropped.acquire()
+    move = whole.move(name)
+    waiter = threading.Thread(target=lambda: is_done(store.lock("l").acquire))
+    waiter.start()
+    move.let_them_wait(3)
+
+    answers: list[str] = []
+    others = threading.Thread(target=lambda: (answers.append(store.join()), dropped.__del__()))
+    others.start()
+    others.join(PATIENCE_S / 2)
+
+    assert answers == [token]
+    assert not others.is_alive()
+    assert waiter.is_alive()
+    move.finish()
+    waiter.join()
 
 
 def test_a_lock_does_not_come_back_with_the_slot(whole: ClusterSet, name: str, url: str, store: Store) -> None:

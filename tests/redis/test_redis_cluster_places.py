@@ -14,6 +14,7 @@ import pytest
 import sharedstate
 from cluster_set import Node, is_done
 from redis_server import free_port
+from sentinel_set import figures
 from sharedstate.testing.conformance.support import until
 
 if TYPE_CHECKING:
@@ -84,10 +85,40 @@ def test_a_slot_that_nobody_has(lone: Callable[..., Node]) -> None:
     with sharedstate.open(f"{url}?timeout=0.5") as store:
         store["k"] = 1
         node.tell("CLUSTER", "DELSLOTSRANGE", "0", "16383")
-        with pytest.raises(sharedstate.UnavailableError, match="cluster is down"):
+        with pytest.raises(sharedstate.UnavailableError, match="no node has the slot"):
             store["k"] = 2
         node.tell("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         until(lambda: is_done(lambda: store.set("k", 2)))
+
+
+def test_a_node_that_forgot_the_cluster_is_left(lone: Callable[..., Node]) -> None:
+    """Its slots went to another while nobody called, and then it was reset: the next call finds who has them."""
+    old = lone("--repl-diskless-sync-delay", "0")
+    new = lone("--repl-diskless-sync-delay", "0", has_slots=False)
+    old.tell("CLUSTER", "SET-CONFIG-EPOCH", "1")
+    new.tell("CLUSTER", "SET-CONFIG-EPOCH", "2")
+    new.tell("CLUSTER", "MEET", "127.0.0.1", str(old.port), str(old.bus))
+    until(lambda: all(sum(each.is_well for each in node.table()) == 2 for node in (old, new)))
+    new.tell("CLUSTER", "REPLICATE", old.identity())
+    until(lambda: any("slave" in each.flags for each in old.table()))
+    until(lambda: b"state=online" in old.command("INFO", "replication"))
+    until(lambda: all(b"cluster_state:ok" in node.command("CLUSTER", "INFO") for node in (old, new)))
+    url = f"redis+cluster://127.0.0.1:{old.port},127.0.0.1:{new.port}/jobs?timeout=30"
+    with sharedstate.open(url) as store:
+        store["k"] = 1
+        until(lambda: figures(new).get("slave_repl_offset") == figures(old)["master_repl_offset"])
+        new.tell("CLUSTER", "FAILOVER")
+        until(lambda: figures(new)["role"] == "master" and figures(old)["role"] == "slave")
+        forgotten = old.identity()
+        old.tell("CLUSTER", "RESET")
+        new.tell("CLUSTER", "FORGET", forgotten)
+        until(lambda: b"cluster_state:ok" in new.command("CLUSTER", "INFO"))
+
+        with sharedstate.open(url.replace("timeout=30", "timeout=5")) as hasty:
+            assert hasty["k"] == 1
+        assert store["k"] == 1
+        store["k"] = 2
+        assert store.lock("l").try_acquire()
 
 
 def test_passwords_and_users(lone: Callable[..., Node]) -> None:
