@@ -194,7 +194,8 @@ class ClusterSet:
     def move(self, name: str) -> Move:
         """Begin to move the slot of the store `name` to another node."""
         primaries = [self._at(each.port) for each in self.nodes[0].table() if each.slots]
-        self._move = Move(self.owner(name), self.other(name), slot_of(name), primaries)
+        others = [node for node in self.nodes if node.is_running() and node not in primaries]
+        self._move = Move(self.owner(name), self.other(name), slot_of(name), primaries, others)
         return self._move
 
     def __enter__(self) -> Self:
@@ -213,12 +214,15 @@ class Move:
         is_over: whether it has been handed over, or left where it was.
     """
 
-    def __init__(self, source: Node, target: Node, slot: int, primaries: Sequence[Node]) -> None:
+    def __init__(
+        self, source: Node, target: Node, slot: int, primaries: Sequence[Node], replicas: Sequence[Node]
+    ) -> None:
         self.source = source
         self.target = target
         self.is_over = False
         self._slot = slot
         self._primaries = primaries
+        self._replicas = replicas
         target.tell("CLUSTER", "SETSLOT", str(slot), "IMPORTING", source.identity())
         source.tell("CLUSTER", "SETSLOT", str(slot), "MIGRATING", target.identity())
 
@@ -238,7 +242,11 @@ class Move:
         new = self.target.identity()
         for node in (self.target, self.source, *self._primaries):
             node.tell("CLUSTER", "SETSLOT", str(self._slot), "NODE", new)
+        until(lambda: all(self._knows(node, new) for node in self._replicas))
         self.is_over = True
+
+    def _knows(self, replica: Node, new: str) -> bool:
+        return any(each.identity == new and _has(each.slots, self._slot) for each in replica.table())
 
     def finish(self) -> None:
         """Bring what is left, and hand over."""
