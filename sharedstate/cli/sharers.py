@@ -161,8 +161,11 @@ def _describe_plugin(plugin: Plugin) -> str:
         f"scope {given.scope.name}: shared by {SHARED_BY[given.scope]}; "
         f"durability {given.durability.name}: outlives {OUTLIVES[given.durability]}"
     )
+    url_for = getattr(plugin, "url_for", None)
     try:
-        plugin.url_for("any")
+        if url_for is None:
+            return f"{said}; not by open() without a URL: it says no place for one"
+        url_for("any")
     except StateError as error:
         return f"{said}; not by open() without a URL: {getattr(error, 'reason', error)}"
     return said

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import sharedstate
+import sharedstate_file
 from sharedstate.cli import main
 
 if TYPE_CHECKING:
@@ -103,3 +104,12 @@ def test_doctor_lists_stores_and_keeps_warning_of_narrow_ones(url: str, sharer: 
     sharer.wait()
 
     assert narrow not in run("doctor")
+
+
+def test_doctor_bears_a_plug_in_that_names_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`url_for` is what a plug-in may leave out: then no store of it is opened without a URL, and that is said."""
+    monkeypatch.delattr(sharedstate_file, "url_for")
+
+    said = json.loads(run("doctor", "--json"))
+
+    assert "it says no place" in said["backends"]["file"]

@@ -284,11 +284,11 @@ def test_an_exception_at_any_point_locks_nobody_out(shm_url: str, verb: str) -> 
             body = made[0].close if made else lambda made=made: made.append(sharedstate.open(shm_url))
             was_raised = interrupt_at(point, body)
             made.clear()
-            gc.collect()
 
             assert _is_free(path)
             if not was_raised:
                 break
+        gc.collect()
         with sharedstate.open(shm_url) as store:
             assert store.join() in {page.token for page in _pages(store)}
         assert point > 20
