@@ -271,16 +271,16 @@ import sharedstate
 from sharedstate.testing.conformance.support import interrupt_at
 
 url, path, verb = sys.argv[1:]
-sharedstate.open(url).close()  # imports what it needs
 was_raised, point = True, 0
 while was_raised:
     point += 1
+    sharedstate.open(url).close()  # each way is the same: what is imported is there, and a page that is nobody's
     made = [sharedstate.open(url)] if verb == "close" else []
     was_raised = interrupt_at(point, made[0].close if made else lambda: made.append(sharedstate.open(url)))
     made.clear()
+    gc.collect()
     with open(path, "rb") as file:
         flock(file, LOCK_EX | LOCK_NB)  # raises where somebody has it
-gc.collect()
 with sharedstate.open(url) as store:
     assert store.join() in {page.token for page in store.backend.activity()}
 print(point)
