@@ -181,7 +181,7 @@ def test_a_lock_is_lost_by_a_cut_that_the_server_notices(network: Network, serve
 
 def test_a_primary_that_is_cut_off_is_left_and_writes_nothing(network: Network, places: Iterator[str]) -> None:
     """The service goes on with a replica; who is alone with the old one is refused, and it comes back as a replica."""
-    lonely = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "1")
+    lonely = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "3")
     with ExitStack() as stack:
         old = stack.enter_context(RedisServer(next(places), *_OPEN, *_AT_ONCE, *lonely, has_port=True, network=network))
         new = stack.enter_context(
@@ -192,11 +192,11 @@ def test_a_primary_that_is_cut_off_is_left_and_writes_nothing(network: Network, 
             )
         )
         until(lambda: figures(new).get("master_link_status") == "up")
-        patience = f"sentinel down-after-milliseconds {SERVICE} 500"
+        patience = f"sentinel down-after-milliseconds {SERVICE} 2000"
         sentinel = stack.enter_context(Sentinel(next(places), old.port, patience, host=old.host))
         until(lambda: sentinel.facts().get("num-slaves") == "1")
         store = stack.enter_context(
-            sharedstate.open(f"redis+sentinel://127.0.0.1:{sentinel.port}/{SERVICE}/cut?timeout=1")
+            sharedstate.open(f"redis+sentinel://127.0.0.1:{sentinel.port}/{SERVICE}/cut?timeout=3")
         )
         beside = stack.enter_context(sharedstate.open(_near(old)))  # who will be left with it
         lock = store.lock("l")
