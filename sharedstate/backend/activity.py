@@ -10,7 +10,16 @@ import os
 from struct import unpack_from
 
 from sharedstate._light import NamedTuple
-from sharedstate.backend.counters import MAGIC, PAGE_BYTES, PAGES, PAGES_AT, TABLE_AT, TOKEN_BYTES, counters_path
+from sharedstate.backend.counters import (
+    MAGIC,
+    PAGE_BYTES,
+    PAGES,
+    PAGES_AT,
+    TABLE_AT,
+    TOKEN_BYTES,
+    counters_path,
+    is_begun,
+)
 from sharedstate.backend.files import open_private, translate_os_error
 from sharedstate.backend.forks import keep_on_fork, open_unshared
 from sharedstate.errors import CorruptError, StateError, StoreAccessError
@@ -80,7 +89,7 @@ def read_activity(directory: LockDirectory, with_samples: bool = False) -> list[
         return []
     try:
         head = os.pread(fd, PAGES_AT, 0)
-        if not head.strip(b"\0"):
+        if is_begun(head):
             return []
         if not head.startswith(MAGIC):
             advice = "If no program uses that file as its own, remove it."

@@ -17,6 +17,7 @@ K4  No verb rests on any of it.  Where there is no page to be had, as on a full
 from __future__ import annotations
 
 import os
+from errno import ENOSPC
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
 from sharedstate.backend.forks import keep_on_fork, open_unshared
@@ -46,6 +47,7 @@ __all__ = [
     "CounterPage",
     "Counts",
     "counters_path",
+    "is_begun",
 ]
 
 COUNTERS: Final = ".counters"
@@ -97,7 +99,7 @@ class CounterPage:
             at = PAGES_AT + PAGE_BYTES * number
             os.posix_fallocate(fd, at, PAGE_BYTES)  # K3
             self._number = number
-            os.pwrite(fd, self._token, TABLE_AT + TOKEN_BYTES * number)
+            _write(fd, self._token, TABLE_AT + TOKEN_BYTES * number)
             self.counts.attach(fd, at)
         except OSError:
             pass
@@ -133,12 +135,23 @@ def counters_path(directory: LockDirectory) -> str:
     return os.path.join(directory.path, "sharers" + COUNTERS)
 
 
+def is_begun(head: bytes) -> bool:
+    """Return whether a file that begins so is new, or what a power loss or a full disk has left of its first line."""
+    written = head.rstrip(b"\0")
+    return len(written) < len(MAGIC) and MAGIC.startswith(written)
+
+
+def _write(fd: int, line: bytes, at: int) -> None:
+    if os.pwrite(fd, line, at) < len(line):
+        raise OSError(ENOSPC, os.strerror(ENOSPC))
+
+
 def _find(fd: int, is_dead: Callable[[str], bool]) -> int | None:
     """Return the number of a page that is nobody's any more, None if there is none."""
     count = max((os.fstat(fd).st_size - PAGES_AT) // PAGE_BYTES, 0)
     head = os.pread(fd, TABLE_AT + TOKEN_BYTES * min(count, PAGES), 0)
-    if not head.strip(b"\0"):  # new, or what a power loss left of it
-        os.pwrite(fd, MAGIC, 0)
+    if is_begun(head):
+        _write(fd, MAGIC, 0)
         return 0
     if not head.startswith(MAGIC):
         return None  # `check` says so

@@ -398,6 +398,21 @@ def test_a_full_table_costs_a_few_looks(url: str, monkeypatch: pytest.MonkeyPatc
             assert _totals(store)[1] == 1
 
 
+def test_a_first_line_that_a_full_disk_cut_is_begun_anew(url: str) -> None:
+    """Part of it is no foreign bytes either."""
+    with sharedstate.open(url) as store:
+        path = _path(store)
+    with open(path, "wb") as file:
+        file.write(b"sharedstate cou")
+
+    with sharedstate.open(url) as store:
+        store.get("absent")
+        store.check()
+
+        assert _totals(store) == (0, 1, 0)
+        assert len(_pages(store)) == 1
+
+
 @pytest.mark.parametrize("size", [0, 10, 64, 40_000])
 def test_a_file_that_a_power_loss_emptied_is_begun_anew(url: str, size: int) -> None:
     """Zeros of any length are no foreign bytes."""
