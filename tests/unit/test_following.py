@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -13,13 +15,30 @@ import sharedstate
 from sharedstate import following
 from sharedstate.backend import Backend
 from sharedstate.errors import ConflictError, MovedError
-from without_native import without_native
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-GUARDS = {"as built": following.Guard, "in Python": without_native(following).Guard}
+def _in_python() -> Any:
+    """Return `Guard` as it is where no C module is built."""
+    native = sys.modules.get("sharedstate._native")
+    sys.modules["sharedstate._native"] = None  # type: ignore[assignment]
+    try:
+        spec = importlib.util.spec_from_file_location("following_without_c", following.__file__)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.Guard
+    finally:
+        if native is None:
+            del sys.modules["sharedstate._native"]
+        else:
+            sys.modules["sharedstate._native"] = native
+
+
+GUARDS = {"as built": following.Guard, "in Python": _in_python()}
 
 
 @pytest.fixture(params=GUARDS)
