@@ -76,7 +76,6 @@ def top(url: str, interval_s: float, once: bool, as_json: bool) -> None:
             if as_json:
                 for measured, keys in _measure(store, interval_s, _sleep):
                     click.echo(json.dumps(_as_plain(store, measured, keys.hottest(_KEYS_TOLD)), ensure_ascii=False))
-                    sys.stdout.flush()
                     if once:
                         return
             elif once or not _is_screen():
